@@ -1,0 +1,143 @@
+"""Architectures as frozen values; the presets differ only in what `dataclasses.replace` changes."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sam_jax.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """A plain ViT with windowed and global attention (SAM section A.5, ViTDet).
+
+    `table_size_hw` is the token grid that the position tables are stored for. The encoder
+    resizes them when it is given another grid.
+    """
+
+    patch_size: int = 16
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    window_size: int = 14
+    global_attention_indexes: tuple[int, ...] = (2, 5, 8, 11)
+    table_size_hw: tuple[int, int] = (64, 64)
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """One Segment Anything model: image encoder, prompt encoder and mask decoder.
+
+    `image_size` is the length in pixels to which `Segmenter` scales an image's longest side; the
+    model itself takes any height and width that are multiples of the patch size.
+    """
+
+    name: str
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    image_size: int = 1024
+    embed_dim: int = 256
+    mask_in_channels: int = 16
+    decoder_depth: int = 2
+    decoder_num_heads: int = 8
+    decoder_mlp_dim: int = 2048
+    attention_downsample_rate: int = 2
+    num_multimask_outputs: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden_dim: int = 256
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mask_threshold: float = 0.0
+
+    @property
+    def mask_input_size(self) -> int:
+        """Side of the low-resolution logits and of mask prompts, in pixels (256 at 1024)."""
+        return 4 * self.image_size // self.image_encoder.patch_size
+
+
+VIT_B = SamConfig(name="vit_b")
+VIT_L = replace(
+    VIT_B,
+    name="vit_l",
+    image_encoder=ImageEncoderConfig(
+        embed_dim=1024,
+        depth=24,
+        num_heads=16,
+        mlp_dim=4096,
+        global_attention_indexes=(5, 11, 17, 23),
+    ),
+)
+VIT_H = replace(
+    VIT_B,
+    name="vit_h",
+    image_encoder=ImageEncoderConfig(
+        embed_dim=1280,
+        depth=32,
+        num_heads=16,
+        mlp_dim=5120,
+        global_attention_indexes=(7, 15, 23, 31),
+    ),
+)
+# Every part of the real thing in miniature: windows that do not divide the grid, a global block,
+# three masks, and a decoder narrow enough to compile in seconds.
+TEST = SamConfig(
+    name="test",
+    image_encoder=ImageEncoderConfig(
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        mlp_dim=64,
+        window_size=3,
+        global_attention_indexes=(1,),
+        table_size_hw=(8, 8),
+    ),
+    image_size=128,
+    embed_dim=32,
+    decoder_num_heads=2,
+    decoder_mlp_dim=64,
+    iou_head_hidden_dim=32,
+)
+
+CONFIGS = {config.name: config for config in (VIT_B, VIT_L, VIT_H, TEST)}
+
+
+def config_to_json(config: SamConfig) -> dict[str, Any]:
+    """The configuration as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def config_from_json(values: Any) -> SamConfig:
+    """The configuration that `config_to_json` wrote.
+
+    Raises:
+      CheckpointError: a key is missing or unknown, or a value has the wrong type.
+    """
+    return _dataclass_from_json(SamConfig, values, "config")
+
+
+def _dataclass_from_json(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{where} must be a JSON object, not {type(values).__name__}")
+    hints = typing.get_type_hints(cls)
+    if values.keys() != hints.keys():
+        missing = sorted(hints.keys() - values.keys())
+        unknown = sorted(values.keys() - hints.keys(), key=str)
+        raise CheckpointError(f"{where}: missing keys {missing}, unknown keys {unknown}")
+    return cls(
+        **{key: _value_from_json(hint, values[key], f"{where}.{key}") for key, hint in hints.items()}
+    )
+
+
+def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_from_json(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, (list, tuple)):
+            raise CheckpointError(f"{where} must be a list, not {value!r}")
+        return tuple(_value_from_json(item, v, f"{where}[{i}]") for i, v in enumerate(value))
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise CheckpointError(f"{where} must be {hint.__name__}, not {value!r}")
+    return hint(value)

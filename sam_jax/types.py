@@ -1,0 +1,47 @@
+"""The values that pass from one part to the next, as pytrees."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+# Anything `jnp.asarray` takes without copying semantics of its own.
+ArrayLike = jax.Array | np.ndarray
+
+# Flax variables: {"params": {...}, "constants": {...}}, plain nested dicts of arrays.
+Params = dict[str, Any]
+
+# What a prompt token stands for. The first four are rows of the prompt encoder's table.
+LABEL_BACKGROUND = 0
+LABEL_FOREGROUND = 1
+LABEL_BOX_TOP_LEFT = 2
+LABEL_BOX_BOTTOM_RIGHT = 3
+# The original's learned "not a point" token: it takes part in attention.
+LABEL_NOT_A_POINT = -1
+# Fills a batch up to a common shape: masked out of attention, so it changes nothing.
+LABEL_ABSENT = -2
+
+
+@struct.dataclass
+class Prompts:
+    """What to segment, in the model's own frame: pixels of the resized and padded image.
+
+    B images, P prompts an image, N points a prompt. Whatever is not given is None; what is given
+    shares B and P.
+
+    Attributes:
+      points: (x, y), where (0, 0) is the centre of the first pixel.
+      labels: 1 foreground, 0 background, 2 and 3 a box's corners, -1 the learned "not a point"
+        token, -2 an absent point, which takes no part in anything.
+      boxes: x0 y0 x1 y1.
+      masks: logits at a quarter of the padded image's resolution.
+      mask_present: which prompts have a mask; None means all of them. Read only with `masks`.
+    """
+
+    points: Float[Array, "B P N 2"] | None = None
+    labels: Int[Array, "B P N"] | None = None
+    boxes: Float[Array, "B P 4"] | None = None
+    masks: Float[Array, "B P h w"] | None = None
+    mask_present: Bool[Array, "B P"] | None = None
