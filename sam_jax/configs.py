@@ -124,9 +124,10 @@ def _dataclass_from_json(cls: Any, values: Any, where: str) -> Any:
         missing = sorted(hints.keys() - values.keys())
         unknown = sorted(values.keys() - hints.keys(), key=str)
         raise CheckpointError(f"{where}: missing keys {missing}, unknown keys {unknown}")
-    return cls(
-        **{key: _value_from_json(hint, values[key], f"{where}.{key}") for key, hint in hints.items()}
-    )
+    fields = {
+        key: _value_from_json(hint, values[key], f"{where}.{key}") for key, hint in hints.items()
+    }
+    return cls(**fields)
 
 
 def _value_from_json(hint: Any, value: Any, where: str) -> Any:

@@ -1,0 +1,1 @@
+"""Linen modules, NHWC, named as the paper names the parts."""

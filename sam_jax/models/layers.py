@@ -1,0 +1,96 @@
+"""Small layers that several parts share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+# PyTorch's names for two constants of LayerNorm: the encoder and every convolutional norm use the
+# first, the mask decoder's transformer keeps PyTorch's default.
+EPSILON = 1e-6
+TRANSFORMER_EPSILON = 1e-5
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU by the error function, not its tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over channels; statistics in float32, the variance in two passes as PyTorch's."""
+
+    epsilon: float = EPSILON
+    use_fast_variance: bool = False
+
+
+class MLPBlock(nn.Module):
+    """Two linear layers with an activation between."""
+
+    hidden_dim: int
+    activation: Callable = gelu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... channel"]:
+        """Applies the block to the last axis."""
+        hidden = self.activation(nn.Dense(self.hidden_dim, dtype=self.dtype, name="lin1")(x))
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="lin2")(hidden)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: `depth` layers, the last one linear."""
+
+    hidden_dim: int
+    output_dim: int
+    depth: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... {self.output_dim}"]:
+        """Applies the layers to the last axis."""
+        for i in range(self.depth - 1):
+            x = nn.relu(nn.Dense(self.hidden_dim, dtype=self.dtype, name=f"layers_{i}")(x))
+        return nn.Dense(self.output_dim, dtype=self.dtype, name=f"layers_{self.depth - 1}")(x)
+
+
+class StackedDense(nn.Module):
+    """One linear layer per position of the second-to-last axis, as a single batched product."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... stack channel"]) -> Float[Array, "... stack features"]:
+        """Applies layer i of the stack to row i."""
+        stack, channel = x.shape[-2:]
+        init = nn.initializers.lecun_normal(batch_axis=(0,))
+        kernel = self.param("kernel", init, (stack, channel, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (stack, self.features), jnp.float32)
+        kernel, bias = jnp.asarray(kernel, self.dtype), jnp.asarray(bias, self.dtype)
+        return jnp.einsum("...sc,scf->...sf", x.astype(self.dtype), kernel) + bias
+
+
+class Upscale(nn.Module):
+    """A transposed convolution of kernel 2 and stride 2: each pixel becomes a 2x2 block.
+
+    With no overlap between blocks it is one matrix product and a reshape.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch height width channel"]
+    ) -> Float[Array, "*batch two_height two_width {self.features}"]:
+        """Doubles height and width."""
+        *batch, height, width, channel = x.shape
+        init = nn.initializers.lecun_normal(in_axis=0, out_axis=3)
+        kernel = self.param("kernel", init, (channel, 2, 2, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        kernel, bias = jnp.asarray(kernel, self.dtype), jnp.asarray(bias, self.dtype)
+        out = jnp.einsum("...hwc,cijf->...hiwjf", x.astype(self.dtype), kernel) + bias
+        return out.reshape(*batch, 2 * height, 2 * width, self.features)

@@ -1,0 +1,120 @@
+"""The mask decoder: image embedding and embedded prompts to mask logits and predicted IoU."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from sam_jax.configs import SamConfig
+from sam_jax.models.layers import MLP, LayerNorm, StackedDense, Upscale, gelu
+from sam_jax.models.two_way_transformer import TwoWayTransformer
+
+
+class OutputUpscaling(nn.Module):
+    """Image tokens to four times their resolution at an eighth of their channels."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B P h w C"]
+    ) -> Float[Array, "B P four_h four_w {self.features//8}"]:
+        """Two transposed convolutions."""
+        x = Upscale(self.features // 4, self.dtype, name="conv1")(x)
+        x = gelu(LayerNorm(dtype=self.dtype, name="norm")(x))
+        return gelu(Upscale(self.features // 8, self.dtype, name="conv2")(x))
+
+
+class HypernetworkMLPs(nn.Module):
+    """One MLP for each mask token, which turns it into that mask's weights over channels."""
+
+    hidden_dim: int
+    output_dim: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "B P masks C"]
+    ) -> Float[Array, "B P masks {self.output_dim}"]:
+        """Applies MLP i to mask token i."""
+        widths = (self.hidden_dim, self.hidden_dim, self.output_dim)
+        for i, width in enumerate(widths):
+            tokens = StackedDense(width, self.dtype, name=f"layers_{i}")(tokens)
+            tokens = nn.relu(tokens) if i < len(widths) - 1 else tokens
+        return tokens
+
+
+class MaskDecoder(nn.Module):
+    """Predicts masks and their quality (SAM section A.5; original `MaskDecoder`)."""
+
+    config: SamConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        image_embedding: Float[Array, "B h w C"],
+        image_pe: Float[Array, "h w C"],
+        sparse_prompt_embeddings: Float[Array, "B P N C"],
+        sparse_mask: Bool[Array, "B P N"],
+        dense_prompt_embeddings: Float[Array, "B shared_or_P h w C"],
+        multimask: bool,
+    ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
+        """Decodes every prompt of every image.
+
+        Args:
+          image_embedding: from the image encoder, one an image.
+          image_pe: positional encoding of its tokens.
+          sparse_prompt_embeddings: tokens of points and boxes.
+          sparse_mask: which of them are there.
+          dense_prompt_embeddings: of mask prompts, or one for all prompts.
+          multimask: the three masks of an ambiguous prompt (True) or the single one (False).
+
+        Returns:
+          Mask logits at four times the embedding's resolution and the predicted IoU of each, both
+          float32; M is 3 or 1.
+        """
+        config = self.config
+        batch, prompts = sparse_prompt_embeddings.shape[:2]
+        height, width, dim = image_pe.shape
+        num_masks = config.num_multimask_outputs + 1
+        normal = nn.initializers.normal(1.0)
+        iou_token = self.param("iou_token", normal, (dim,), jnp.float32)
+        mask_tokens = self.param("mask_tokens", normal, (num_masks, dim), jnp.float32)
+
+        output_tokens = jnp.concatenate([iou_token[None], mask_tokens]).astype(self.dtype)
+        output_tokens = jnp.broadcast_to(output_tokens, (batch, prompts, num_masks + 1, dim))
+        tokens = jnp.concatenate([output_tokens, sparse_prompt_embeddings], axis=2)
+        output_mask = jnp.ones((batch, prompts, num_masks + 1), bool)
+        token_mask = jnp.concatenate([output_mask, sparse_mask], axis=2)
+
+        image = image_embedding[:, None].astype(self.dtype) + dense_prompt_embeddings
+        image = image.reshape(batch, -1, height * width, dim)
+        tokens, image = TwoWayTransformer(config, self.dtype, name="transformer")(
+            image, image_pe.reshape(height * width, dim), tokens, token_mask
+        )
+        image = image.reshape(batch, prompts, height, width, dim)
+
+        upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image)
+        weights = HypernetworkMLPs(dim, dim // 8, self.dtype, name="output_hypernetworks_mlps")(
+            tokens[:, :, 1 : num_masks + 1]
+        )
+        iou_head = MLP(
+            config.iou_head_hidden_dim,
+            num_masks,
+            config.iou_head_depth,
+            self.dtype,
+            name="iou_prediction_head",
+        )
+        iou = iou_head(tokens[:, :, 0]).astype(jnp.float32)
+
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        logits = jnp.einsum(
+            "bpmc,bphwc->bpmhw",
+            weights[:, :, chosen],
+            upscaled,
+            preferred_element_type=jnp.float32,
+        )
+        return logits, iou[:, :, chosen]

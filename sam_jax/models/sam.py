@@ -1,0 +1,96 @@
+"""Segment Anything: image encoder, prompt encoder and mask decoder as one module."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from sam_jax.configs import SamConfig
+from sam_jax.models.image_encoder import ImageEncoder
+from sam_jax.models.mask_decoder import MaskDecoder
+from sam_jax.models.prompt_encoder import PromptEncoder
+from sam_jax.types import Params, Prompts
+
+
+class Sam(nn.Module):
+    """The model as a stateless description: `model.apply(params, ...)` is a pure function.
+
+    Attributes:
+      config: the architecture.
+      dtype: compute type, float32 or bfloat16. Parameters, LayerNorm statistics, softmax and the
+        outputs of `decode` are float32 either way.
+      remat: recompute the encoder's blocks in the backward pass to save memory.
+    """
+
+    config: SamConfig
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def setup(self):
+        """The three parts of the paper's figure."""
+        config = self.config
+        self.image_encoder = ImageEncoder(
+            config.image_encoder, config.embed_dim, self.dtype, self.remat
+        )
+        self.prompt_encoder = PromptEncoder(config, self.dtype)
+        self.mask_decoder = MaskDecoder(config, self.dtype)
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], prompts: Prompts, multimask: bool = True
+    ) -> tuple[Float[Array, "B P M h w"], Float[Array, "B P M"]]:
+        """Encodes images and decodes prompts; see `encode_image` and `decode`."""
+        return self.decode(self.encode_image(images), prompts, multimask)
+
+    def encode_image(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Image embeddings at 1/16 of the resolution.
+
+        Args:
+          images: normalised and padded (`preprocess.prepare_image`); height and width are any
+            multiples of the patch size. Position tables are resized to them.
+
+        Raises:
+          ValueError: height or width is no multiple of the patch size.
+        """
+        return self.image_encoder(images)
+
+    def encode_prompts(
+        self, prompts: Prompts, grid_hw: tuple[int, int]
+    ) -> tuple[Float[Array, "B P N C"], Bool[Array, "B P N"], Float[Array, "B shared_or_P h w C"]]:
+        """Sparse tokens, which of them are there, and the dense embedding of prompts.
+
+        Args:
+          prompts: in the frame of the padded image.
+          grid_hw: the image embedding's height and width.
+        """
+        return self.prompt_encoder(prompts, grid_hw)
+
+    def decode(
+        self, image_embedding: Float[Array, "B h w C"], prompts: Prompts, multimask: bool = True
+    ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
+        """Mask logits and predicted IoU of every prompt of every image, in float32.
+
+        Args:
+          image_embedding: from `encode_image`.
+          prompts: in the frame of the padded image, at least one of points, boxes and masks.
+          multimask: three masks for an ambiguous prompt (True) or the single one (False); static.
+
+        Raises:
+          ValueError: the prompts are empty.
+        """
+        grid_hw = image_embedding.shape[1:3]
+        sparse, sparse_mask, dense = self.prompt_encoder(prompts, grid_hw)
+        image_pe = self.prompt_encoder.dense_positions(grid_hw)
+        return self.mask_decoder(image_embedding, image_pe, sparse, sparse_mask, dense, multimask)
+
+
+def variable_shapes(config: SamConfig) -> Params:
+    """The tree of variables that the model needs, as `jax.ShapeDtypeStruct`; allocates nothing."""
+    patch = config.image_encoder.patch_size
+    prompts = Prompts(
+        points=jax.ShapeDtypeStruct((1, 1, 1, 2), jnp.float32),
+        labels=jax.ShapeDtypeStruct((1, 1, 1), jnp.int32),
+    )
+    image = jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32)
+    return jax.eval_shape(Sam(config).init, jax.random.key(0), image, prompts)
