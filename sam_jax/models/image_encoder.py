@@ -119,9 +119,9 @@ class ImageEncoder(nn.Module):
                 f"height and width must be multiples of the patch size {config.patch_size}, "
                 f"not {images.shape[1]}x{images.shape[2]}"
             )
-        x = nn.Conv(
-            config.embed_dim, patch, patch, "VALID", dtype=self.dtype, name="patch_embed"
-        )(images)
+        x = nn.Conv(config.embed_dim, patch, patch, "VALID", dtype=self.dtype, name="patch_embed")(
+            images
+        )
         table = self.param(
             "pos_embed",
             nn.initializers.truncated_normal(0.02),

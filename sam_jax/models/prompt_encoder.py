@@ -66,9 +66,7 @@ class PromptEncoder(nn.Module):
 
     def __call__(
         self, prompts: Prompts, grid_hw: tuple[int, int]
-    ) -> tuple[
-        Float[Array, "B P N C"], Bool[Array, "B P N"], Float[Array, "B shared_or_P h w C"]
-    ]:
+    ) -> tuple[Float[Array, "B P N C"], Bool[Array, "B P N"], Float[Array, "B shared_or_P h w C"]]:
         """Embeds prompts for an image embedding of `grid_hw` tokens.
 
         Returns:

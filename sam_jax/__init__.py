@@ -1,0 +1,70 @@
+"""Segment Anything as pure functions in JAX.
+
+The public names are loaded when first used, so that importing the package, or asking the command
+line for help, does not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sam_jax.errors import CheckpointError, InputError
+from sam_jax.version import __version__
+
+if TYPE_CHECKING:
+    from sam_jax.checkpoints import load_checkpoint, load_params, save_checkpoint
+    from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L, SamConfig
+    from sam_jax.embeddings import ImageEmbedding
+    from sam_jax.images import read_image
+    from sam_jax.models.sam import Sam
+    from sam_jax.postprocess import MaskPrediction
+    from sam_jax.preprocess import mask_to_logits
+    from sam_jax.segmenter import Segmenter
+    from sam_jax.types import Prompts
+
+_HOMES = {
+    "sam_jax.checkpoints": ("load_checkpoint", "load_params", "save_checkpoint"),
+    "sam_jax.configs": ("CONFIGS", "TEST", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
+    "sam_jax.embeddings": ("ImageEmbedding",),
+    "sam_jax.images": ("read_image",),
+    "sam_jax.models.sam": ("Sam",),
+    "sam_jax.postprocess": ("MaskPrediction",),
+    "sam_jax.preprocess": ("mask_to_logits",),
+    "sam_jax.segmenter": ("Segmenter",),
+    "sam_jax.types": ("Prompts",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CONFIGS",
+    "TEST",
+    "VIT_B",
+    "VIT_H",
+    "VIT_L",
+    "CheckpointError",
+    "ImageEmbedding",
+    "InputError",
+    "MaskPrediction",
+    "Prompts",
+    "Sam",
+    "SamConfig",
+    "Segmenter",
+    "__version__",
+    "load_checkpoint",
+    "load_params",
+    "mask_to_logits",
+    "read_image",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module that holds a public name."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'sam_jax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,97 @@
+"""The image embedding as a value: kept, saved, loaded, sent to another host."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from sam_jax.errors import InputError
+from sam_jax.files import written_aside
+
+FORMAT_VERSION = 1
+# A 4,096-pixel model would store 64 MB; a file that claims more than this is not one of ours.
+MAX_FEATURE_BYTES = 1 << 30
+
+
+@struct.dataclass
+class ImageEmbedding:
+    """What the image encoder made of one image: all that any prompt on it needs.
+
+    A pytree whose only array is `features`.
+
+    Attributes:
+      features: float32 [h, w, C], the embedding of the padded image at 1/16 of its resolution.
+      size_hw: height and width of the image itself, in its own pixels.
+      fingerprint: of the model that made it; another model's `Segmenter` refuses it.
+    """
+
+    features: jax.Array
+    size_hw: tuple[int, int] = struct.field(pytree_node=False)
+    fingerprint: str = struct.field(pytree_node=False)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the embedding to one file (NumPy's .npz), whole or not at all.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        header = {
+            "format_version": FORMAT_VERSION,
+            "size_hw": list(self.size_hw),
+            "fingerprint": self.fingerprint,
+        }
+        with written_aside(path) as file:
+            np.savez(
+                file,
+                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+                features=np.asarray(self.features, np.float32),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "ImageEmbedding":
+        """Reads what `save` wrote.
+
+        Raises:
+          InputError: the file is missing, damaged, or no embedding.
+        """
+        path = Path(path)
+        try:
+            header, features = _read(path)
+            size_hw = tuple(int(length) for length in header["size_hw"])
+            fingerprint = str(header["fingerprint"])
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist") from None
+        except PermissionError:
+            raise InputError(f"{path} cannot be read: permission denied") from None
+        # zipfile and numpy raise a dozen unrelated types for a damaged file.
+        except Exception as error:
+            raise InputError(
+                f"{path} is not a saved embedding, or is damaged ({error}); encode the image again"
+            ) from None
+        if len(size_hw) != 2 or min(size_hw) < 1:
+            raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
+        return cls(jnp.asarray(features), size_hw, fingerprint)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > MAX_FEATURE_BYTES:
+                raise ValueError(f"entry {entry.filename} is compressed or too large")
+    with np.load(path, allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        version = header["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}; this release reads {FORMAT_VERSION}")
+        features = arrays["features"]
+    if features.dtype != np.float32 or features.ndim != 3 or 0 in features.shape:
+        raise ValueError(f"features are {features.dtype} {features.shape}")
+    if not np.isfinite(features).all():
+        raise ValueError("features are not finite")
+    return header, features

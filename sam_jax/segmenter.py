@@ -1,0 +1,298 @@
+"""Segmenter: a model, its parameters and its compiled functions, for images as people have them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
+
+from sam_jax import checkpoints, registry
+from sam_jax.configs import SamConfig
+from sam_jax.embeddings import ImageEmbedding
+from sam_jax.errors import InputError
+from sam_jax.images import read_image
+from sam_jax.models.sam import Sam
+from sam_jax.postprocess import MaskPrediction
+from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
+from sam_jax.types import Params, Prompts
+
+ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
+
+
+class Segmenter:
+    """Segments images with a Sam model.
+
+    Nothing in it changes after construction: every method is a function of its arguments, so one
+    Segmenter serves any number of threads.
+
+    Attributes:
+      config: the model's configuration.
+      params: its variables, on the default device.
+    """
+
+    def __init__(
+        self,
+        config: SamConfig,
+        params: Params,
+        *,
+        dtype: Any = jnp.float32,
+        fingerprint: str | None = None,
+        image_batch: int = 4,
+        prompt_batch: int = 32,
+    ):
+        """Puts the parameters on the device; compiles nothing yet.
+
+        Args:
+          config: the architecture; `image_size` may differ from what it was trained with.
+          params: variables for it (`load_params`, or `Sam(config).init(...)`).
+          dtype: compute type, float32 or bfloat16.
+          fingerprint: of the parameters, where the caller knows it; computed otherwise.
+          image_batch: images encoded at once, at most, when a list is given.
+          prompt_batch: prompts decoded at once, at most; bounds the memory of many prompts.
+
+        Raises:
+          InputError: the image size is no multiple of the patch size, or a batch is below 1.
+        """
+        patch = config.image_encoder.patch_size
+        if config.image_size < patch or config.image_size % patch:
+            raise InputError(
+                f"image_size {config.image_size} is not a multiple of the patch size {patch}"
+            )
+        if image_batch < 1 or prompt_batch < 1:
+            raise InputError("image_batch and prompt_batch must be at least 1")
+        self.config = config
+        self.params = jax.device_put(params)
+        self._model = Sam(config, dtype)
+        self._known_fingerprint = fingerprint
+        self._image_batch = image_batch
+        self._prompt_batch = prompt_batch
+
+    @classmethod
+    def load(
+        cls,
+        name: str | os.PathLike = registry.DEFAULT_CHECKPOINT,
+        *,
+        image_size: int | None = None,
+        **options: Any,
+    ) -> "Segmenter":
+        """A Segmenter for a shipped or downloaded model, or a checkpoint directory.
+
+        Args:
+          name: a name ("tiny", "vit_b") or the path of a native checkpoint.
+          image_size: length to which the longest side is scaled, if not the checkpoint's own; a
+            multiple of the patch size. Position tables are resized.
+          **options: as for the constructor.
+
+        Raises:
+          CheckpointError: there is none by that name, or it is damaged or does not fit.
+        """
+        checkpoint = checkpoints.load_checkpoint(registry.checkpoint_path(name))
+        config = checkpoint.config
+        if image_size is not None:
+            config = replace(config, image_size=image_size)
+        return cls(config, checkpoint.params, fingerprint=checkpoint.fingerprint, **options)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the parameters; an embedding carries it, and another model refuses it."""
+        return self._known_fingerprint or checkpoints.fingerprint(self.config, self.params)
+
+    def encode(
+        self, images: ImageLike | Sequence[ImageLike]
+    ) -> ImageEmbedding | list[ImageEmbedding]:
+        """Embeds an image, or a list of images of any sizes.
+
+        Args:
+          images: path, PIL image or array (uint8, or float in [0, 1]; [H, W, 3] or what
+            `images.read_image` accepts); or a list of these.
+
+        Returns:
+          One embedding, or a list of them.
+
+        Raises:
+          InputError: an image cannot be read or used.
+        """
+        if isinstance(images, (list, tuple)):
+            return self._encode_list(images)
+        return self._encode_list([images])[0]
+
+    def predict(
+        self,
+        embedding: ImageEmbedding | Sequence[ImageEmbedding],
+        *,
+        points: Any = None,
+        labels: Any = None,
+        boxes: Any = None,
+        masks: Any = None,
+        multimask: bool = True,
+    ) -> MaskPrediction | list[MaskPrediction]:
+        """Predicts masks for prompts on an image, or on each of a list of images.
+
+        P prompts an image; whatever is given shares P. A single prompt may leave out that axis.
+
+        Args:
+          embedding: from `encode` of this model; or a list, and then everything below is a list
+            with one entry an image (None where an image has none).
+          points: [P, N, 2], (x, y) in pixels of the image. Prompts may have different numbers of
+            points: a list of [N_i, 2].
+          labels: [P, N], 1 foreground and 0 background; left out, all are foreground.
+          boxes: [P, 4], x0 y0 x1 y1 in pixels of the image.
+          masks: [P, s, s] logits from an earlier prediction, s a quarter of the input's side (256).
+          multimask: three masks a prompt (for a single point, which is ambiguous), or one.
+
+        Returns:
+          A `MaskPrediction` of host arrays, or a list of them.
+
+        Raises:
+          InputError: a prompt cannot be used, or an embedding is of another model.
+        """
+        embeddings, many = _as_list(embedding)
+        scores, logits = self._predict(embeddings, points, labels, boxes, masks, multimask, many)
+        threshold = self.config.mask_threshold
+        out = [
+            MaskPrediction(s, z, e.size_hw, self._input_size(e), threshold)
+            for s, z, e in zip(scores, logits, embeddings, strict=True)
+        ]
+        return out if many else out[0]
+
+    def predict_logits(
+        self,
+        embedding: ImageEmbedding | Sequence[ImageEmbedding],
+        *,
+        points: Any = None,
+        labels: Any = None,
+        boxes: Any = None,
+        masks: Any = None,
+        multimask: bool = True,
+    ) -> Any:
+        """Like `predict`, but the results stay on the device and no full-size mask is made.
+
+        Returns:
+          (scores [P, M], logits [P, M, s, s]), float32 JAX arrays; a list of such pairs for a list
+          of embeddings. Cutting away the padding of a new number of prompts compiles a small slice.
+
+        Raises:
+          InputError: as `predict`.
+        """
+        embeddings, many = _as_list(embedding)
+        scores, logits = self._predict(
+            embeddings, points, labels, boxes, masks, multimask, many, on_device=True
+        )
+        out = list(zip(scores, logits, strict=True))
+        return out if many else out[0]
+
+    def _encode_list(self, images: Sequence[ImageLike]) -> list[ImageEmbedding]:
+        if not images:
+            raise InputError("the list of images is empty")
+        out: list[ImageEmbedding] = []
+        while len(out) < len(images):
+            # The largest power of two that is left: few shapes to compile, no padding images.
+            count = power_of_two(min(self._image_batch, len(images) - len(out)), up=False)
+            arrays = [read_image(image) for image in images[len(out) : len(out) + count]]
+            inputs = np.stack([prepare_image(array, self.config) for array in arrays])
+            features = _encode(self._model, self.params, inputs)
+            for array, one in zip(arrays, features, strict=True):
+                out.append(ImageEmbedding(one, array.shape[:2], self.fingerprint))
+        return out
+
+    def _input_size(self, embedding: ImageEmbedding) -> int:
+        return embedding.features.shape[0] * self.config.image_encoder.patch_size
+
+    def _predict(
+        self, embeddings, points, labels, boxes, masks, multimask, many, on_device=False
+    ) -> tuple[list[Any], list[Any]]:
+        given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
+        per_image = _prompts_per_image(given, len(embeddings), many)
+        prompts = [
+            self._model_prompts(embedding, one, i if many else None)
+            for i, (embedding, one) in enumerate(zip(embeddings, per_image, strict=True))
+        ]
+        pieces: list[list[Any]] = [[] for _ in embeddings]
+        for batch in batch_prompts(
+            prompts, [e.features.shape for e in embeddings], self._prompt_batch
+        ):
+            scores, logits = self._decode_batch(embeddings, batch, multimask)
+            if not on_device:
+                scores, logits = np.asarray(scores), np.asarray(logits)
+            for slot, (image, count) in enumerate(batch.pieces):
+                pieces[image].append((scores[slot, :count], logits[slot, :count]))
+        concatenate = jnp.concatenate if on_device else np.concatenate
+        joined = [
+            parts[0] if len(parts) == 1 else tuple(map(concatenate, zip(*parts, strict=True)))
+            for parts in pieces
+        ]
+        return [one[0] for one in joined], [one[1] for one in joined]
+
+    def _decode_batch(self, embeddings, batch: PromptBatch, multimask: bool):
+        images = [image for image, _ in batch.pieces]
+        # Slots that only fill the batch look at the first image; what they give is thrown away.
+        images += images[:1] * (batch.points.shape[0] - len(images))
+        features = tuple(embeddings[image].features for image in images)
+        prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
+        return _decode(self._model, bool(multimask), self.params, features, prompts)
+
+    def _model_prompts(self, embedding, given, image: int | None) -> ImagePrompts:
+        where = "" if image is None else f"image {image}: "
+        if not isinstance(embedding, ImageEmbedding):
+            raise InputError(
+                f"{where}predict needs an embedding from encode(image), "
+                f"not {type(embedding).__name__}"
+            )
+        if embedding.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{where}the embedding was made by another model ({embedding.fingerprint[:12]}, "
+                f"this one is {self.fingerprint[:12]}); encode the image again with this model"
+            )
+        input_size = self._input_size(embedding)
+        size_hw = embedding.size_hw
+        try:
+            checked = check_prompts(
+                **given, size_hw=size_hw, mask_size=4 * embedding.features.shape[0]
+            )
+        except InputError as error:
+            raise InputError(f"{where}{error}") from None
+        return scale_prompts(checked, size_hw, input_size)
+
+
+def _as_list(embedding: Any) -> tuple[list[Any], bool]:
+    if isinstance(embedding, (list, tuple)):
+        if not embedding:
+            raise InputError("the list of embeddings is empty")
+        return list(embedding), True
+    return [embedding], False
+
+
+def _prompts_per_image(given: dict[str, Any], count: int, many: bool) -> list[dict[str, Any]]:
+    if not many:
+        return [given]
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, (list, tuple)) or len(value) != count):
+            length = len(value) if isinstance(value, (list, tuple)) else "no list"
+            raise InputError(
+                f"for {count} embeddings {name} must be a list with one entry an image "
+                f"(None where an image has none), not {length}"
+            )
+    return [
+        {name: None if value is None else value[i] for name, value in given.items()}
+        for i in range(count)
+    ]
+
+
+# Compiled once for each model and bucket of shapes, whichever Segmenter calls; parameters are
+# arguments, so no Segmenter's weights end up in another's program.
+@partial(jax.jit, static_argnums=0)
+def _encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+    features = model.apply(params, images, method="encode_image")
+    return tuple(features.astype(jnp.float32))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _decode(model: Sam, multimask: bool, params: Params, features: tuple, prompts: Prompts):
+    logits, scores = model.apply(params, jnp.stack(features), prompts, multimask, method="decode")
+    return scores, logits
