@@ -10,10 +10,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float
-from sam_jax.preprocess import resized_hw
 
 from sam_jax.errors import InputError
 from sam_jax.ops.resample import linear_matrix
+from sam_jax.preprocess import resized_hw
 from sam_jax.types import ArrayLike
 
 # Full-size logits exist for this many pixels at a time.

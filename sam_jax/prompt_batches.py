@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sam_jax.preprocess import ImagePrompts
 
+from sam_jax.preprocess import ImagePrompts
 from sam_jax.types import LABEL_ABSENT, LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT
 
 # A box and two clicks, or four clicks, before another shape is compiled.
@@ -104,9 +104,8 @@ def _tokens(
     if prompts.points is not None and prompts.labels is not None:
         points, labels = prompts.points, prompts.labels
     if prompts.boxes is not None:
-        corners = np.tile(
-            np.int32([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]), (prompts.num_prompts, 1)
-        )
+        corners = np.array([[LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]], np.int32)
+        corners = np.repeat(corners, prompts.num_prompts, axis=0)
         points = np.concatenate([points, prompts.boxes.reshape(-1, 2, 2)], axis=1)
         labels = np.concatenate([labels, corners], axis=1)
     return points, labels

@@ -4,13 +4,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 
 from sam_jax import checkpoints, registry
 from sam_jax.configs import SamConfig
@@ -19,6 +18,7 @@ from sam_jax.errors import InputError
 from sam_jax.images import read_image
 from sam_jax.models.sam import Sam
 from sam_jax.postprocess import MaskPrediction
+from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
 from sam_jax.types import Params, Prompts
 
@@ -120,7 +120,7 @@ class Segmenter:
         """
         if isinstance(images, (list, tuple)):
             return self._encode_list(images)
-        return self._encode_list([images])[0]
+        return self._encode_list([cast(ImageLike, images)])[0]
 
     def predict(
         self,
@@ -288,7 +288,7 @@ def _prompts_per_image(given: dict[str, Any], count: int, many: bool) -> list[di
 # arguments, so no Segmenter's weights end up in another's program.
 @partial(jax.jit, static_argnums=0)
 def _encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-    features = model.apply(params, images, method="encode_image")
+    features = cast(jax.Array, model.apply(params, images, method="encode_image"))
     return tuple(features.astype(jnp.float32))
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-# Anything `jnp.asarray` takes without copying semantics of its own.
+# On the host or on a device.
 ArrayLike = jax.Array | np.ndarray
 
 # Flax variables: {"params": {...}, "constants": {...}}, plain nested dicts of arrays.
@@ -40,8 +40,8 @@ class Prompts:
       mask_present: which prompts have a mask; None means all of them. Read only with `masks`.
     """
 
-    points: Float[Array, "B P N 2"] | None = None
-    labels: Int[Array, "B P N"] | None = None
-    boxes: Float[Array, "B P 4"] | None = None
-    masks: Float[Array, "B P h w"] | None = None
-    mask_present: Bool[Array, "B P"] | None = None
+    points: Float[ArrayLike, "B P N 2"] | None = None
+    labels: Int[ArrayLike, "B P N"] | None = None
+    boxes: Float[ArrayLike, "B P 4"] | None = None
+    masks: Float[ArrayLike, "B P h w"] | None = None
+    mask_present: Bool[ArrayLike, "B P"] | None = None

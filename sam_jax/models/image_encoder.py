@@ -61,7 +61,7 @@ class Block(nn.Module):
         shortcut = x
         x = LayerNorm(dtype=self.dtype, name="norm1")(x)
         if window:
-            x = join_windows(attention(partition_windows(x, window)), shortcut.shape[1:3])
+            x = join_windows(attention(partition_windows(x, window)), (x.shape[1], x.shape[2]))
         else:
             x = attention(x)
         x = shortcut + x
@@ -128,7 +128,7 @@ class ImageEncoder(nn.Module):
             (*config.table_size_hw, config.embed_dim),
             jnp.float32,
         )
-        x = x + resize_position_grid(table, x.shape[1:3]).astype(self.dtype)
+        x = x + resize_position_grid(table, (x.shape[1], x.shape[2])).astype(self.dtype)
         block_class = nn.remat(Block) if self.remat else Block
         for i in range(config.depth):
             window = 0 if i in config.global_attention_indexes else config.window_size

@@ -135,9 +135,9 @@ def _prompt_tokens(
     if prompts.points is not None:
         if prompts.labels is None:
             raise ValueError("points need labels")
-        coords, labels = prompts.points, prompts.labels
+        coords, labels = jnp.asarray(prompts.points), jnp.asarray(prompts.labels)
     if prompts.boxes is not None:
-        corners = prompts.boxes.reshape(batch, count, 2, 2)
+        corners = jnp.asarray(prompts.boxes).reshape(batch, count, 2, 2)
         corner_labels = jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], labels.dtype)
         corner_labels = jnp.broadcast_to(corner_labels, (batch, count, 2))
         coords = jnp.concatenate([coords, corners], axis=2)

@@ -79,7 +79,7 @@ class Sam(nn.Module):
         Raises:
           ValueError: the prompts are empty.
         """
-        grid_hw = image_embedding.shape[1:3]
+        grid_hw = (image_embedding.shape[1], image_embedding.shape[2])
         sparse, sparse_mask, dense = self.prompt_encoder(prompts, grid_hw)
         image_pe = self.prompt_encoder.dense_positions(grid_hw)
         return self.mask_decoder(image_embedding, image_pe, sparse, sparse_mask, dense, multimask)
@@ -87,10 +87,10 @@ class Sam(nn.Module):
 
 def variable_shapes(config: SamConfig) -> Params:
     """The tree of variables that the model needs, as `jax.ShapeDtypeStruct`; allocates nothing."""
-    patch = config.image_encoder.patch_size
-    prompts = Prompts(
-        points=jax.ShapeDtypeStruct((1, 1, 1, 2), jnp.float32),
-        labels=jax.ShapeDtypeStruct((1, 1, 1), jnp.int32),
-    )
-    image = jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32)
-    return jax.eval_shape(Sam(config).init, jax.random.key(0), image, prompts)
+
+    def init():
+        patch = config.image_encoder.patch_size
+        prompts = Prompts(points=jnp.zeros((1, 1, 1, 2)), labels=jnp.zeros((1, 1, 1), jnp.int32))
+        return Sam(config).init(jax.random.key(0), jnp.zeros((1, patch, patch, 3)), prompts)
+
+    return jax.eval_shape(init)

@@ -1,0 +1,54 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L, config_from_json, config_to_json
+from sam_jax.errors import CheckpointError
+from sam_jax.models.sam import variable_shapes
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_configuration_survives_json(config):
+    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+def without(values, key):
+    return {k: v for k, v in values.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ([], "JSON object"),
+        (without(config_to_json(VIT_B), "embed_dim"), "missing keys ['embed_dim']"),
+        ({**config_to_json(VIT_B), "color": 1}, "unknown keys ['color']"),
+        ({**config_to_json(VIT_B), "embed_dim": "256"}, "embed_dim must be int"),
+        ({**config_to_json(VIT_B), "embed_dim": True}, "embed_dim must be int"),
+        ({**config_to_json(VIT_B), "pixel_mean": 3}, "pixel_mean must be a list"),
+        ({**config_to_json(VIT_B), "pixel_mean": [1, 2, None]}, "pixel_mean[2] must be float"),
+        ({**config_to_json(VIT_B), "image_encoder": {}}, "image_encoder: missing keys"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused_with_the_reason(values, says):
+    with pytest.raises(CheckpointError) as error:
+        config_from_json(values)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config, millions",
+    # The original's own counts, its one buffer not included.
+    [(VIT_B, 93.735472), (VIT_L, 312.342832), (VIT_H, 641.090608)],
+    ids=["vit_b", "vit_l", "vit_h"],
+)
+def test_presets_have_the_originals_number_of_parameters(config, millions):
+    shapes = variable_shapes(config)["params"]
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == round(millions * 1e6)
+
+
+def test_mask_prompts_are_a_quarter_of_the_input():
+    assert VIT_B.mask_input_size == 256
+    assert dataclasses.replace(TEST, image_size=96).mask_input_size == 24
