@@ -1,0 +1,24 @@
+"""Every example runs as a person would run it, and says what it should."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+SAYS = {
+    "points_and_boxes.py": "after a background click",
+    "ragged_batch.py": "prompt 1",
+    "saved_embeddings.py": "the same masks: True",
+    "pure_functions.py": "step 4",
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_example_runs(name, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [name])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    assert SAYS[name] in capsys.readouterr().out
