@@ -124,7 +124,7 @@ class Segmenter:
 
     def predict(
         self,
-        embedding: ImageEmbedding | Sequence[ImageEmbedding],
+        embedding: Any,
         *,
         points: Any = None,
         labels: Any = None,
@@ -137,8 +137,8 @@ class Segmenter:
         P prompts an image; whatever is given shares P. A single prompt may leave out that axis.
 
         Args:
-          embedding: from `encode` of this model; or a list, and then everything below is a list
-            with one entry an image (None where an image has none).
+          embedding: an `ImageEmbedding` from `encode` of this model; or a list of them, and then
+            everything below is a list with one entry an image (None where an image has none).
           points: [P, N, 2], (x, y) in pixels of the image. Prompts may have different numbers of
             points: a list of [N_i, 2].
           labels: [P, N], 1 foreground and 0 background; left out, all are foreground.
@@ -163,7 +163,7 @@ class Segmenter:
 
     def predict_logits(
         self,
-        embedding: ImageEmbedding | Sequence[ImageEmbedding],
+        embedding: Any,
         *,
         points: Any = None,
         labels: Any = None,

@@ -83,11 +83,10 @@ def test_a_ragged_batch_equals_one_by_one_calls(segmenter, embeddings):
     ]
     names = ("points", "labels", "boxes", "masks")
     lists = {name: [one.get(name) for one in prompts] for name in names}
-    for multimask in (True, False):
-        together = segmenter.predict(embeddings, **lists, multimask=multimask)
-        for embedding, one, result in zip(embeddings, prompts, together, strict=True):
-            assert_same(result, segmenter.predict(embedding, **one, multimask=multimask))
-            assert result.masks.shape[2:] == embedding.size_hw
+    together = segmenter.predict(embeddings, **lists)
+    for embedding, one, result in zip(embeddings, prompts, together, strict=True):
+        assert_same(result, segmenter.predict(embedding, **one))
+        assert result.masks.shape[2:] == embedding.size_hw
 
 
 def test_ragged_prompts_of_one_image_equal_each_prompt_alone(segmenter, embeddings):
@@ -114,9 +113,9 @@ def test_padding_equals_the_models_own_answer(segmenter, params, embeddings):
     """Buckets against the module called directly with exactly the prompts given."""
     from sam_jax.types import Prompts
 
-    size = max(embeddings[0].size_hw)
     xy = np.array([[50.0, 20.0], [9.0, 33.0]])
-    frame = (xy * TEST.image_size / size).astype(np.float32)
+    # 60x100 pixels become 77x128.
+    frame = (xy * [128 / 100, 77 / 60]).astype(np.float32)
     prompts = Prompts(points=jnp.asarray(frame)[None, None], labels=jnp.array([[[1, 0]]]))
     logits, scores = Sam(TEST).apply(
         params, embeddings[0].features[None], prompts, True, method="decode"
