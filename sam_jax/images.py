@@ -311,5 +311,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = " ".join(text.split())
-    return line[:200] if line.isprintable() and line else type(error).__name__
+    line = " ".join(text.split())[:200]
+    if not line or not line.isprintable():
+        return type(error).__name__
+    # Of the others, many say only "320".
+    told = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
+    return line if told else f"{type(error).__name__}: {line}"

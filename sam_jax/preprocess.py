@@ -16,11 +16,14 @@ from PIL import Image
 
 from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
+from sam_jax.images import MAX_PIXELS
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 
 # Where a mask given by `mask_to_logits` is certain. The mask branch was trained on the model's own
 # logits, which are of this order; SAM 2 writes given masks as +-10 too.
 _CERTAIN_LOGIT = 10.0
+# Lists that hold one list many times are small themselves, but would fill the memory as an array.
+_MAX_LIST_VALUES = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +175,8 @@ def mask_to_logits(mask: object, config: SamConfig) -> Float32[np.ndarray, "s s"
     if array is None or array.ndim != 2 or array.size == 0:
         found = "values of unequal lengths" if array is None else f"shape {array.shape}"
         raise InputError(f"mask must be one [height, width] array, not {found}")
+    if array.size > MAX_PIXELS:
+        raise InputError(f"mask of shape {array.shape} is larger than any image that is read")
     inside = array != 0
     if not inside.any():
         raise InputError("mask is empty: no pixel is inside")
@@ -181,13 +186,13 @@ def mask_to_logits(mask: object, config: SamConfig) -> Float32[np.ndarray, "s s"
             f"{array.max():g}; logits are given as they are"
         )
     height, width = resized_hw(inside.shape, config.image_size)
-    picture = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    picture = Image.fromarray(inside.astype(np.float32))  # 8 bits would lose single pixels
     padded = np.zeros((config.image_size, config.image_size), np.float32)
-    padded[:height, :width] = np.asarray(resized, np.float32) / 255
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    padded[:height, :width] = np.asarray(resized)
     side = config.mask_input_size
     coverage = np.asarray(Image.fromarray(padded).resize((side, side), Image.Resampling.BOX))
-    if 0 < coverage.max() <= 0.5:
+    if coverage.max() <= 0.5:
         coverage = coverage / coverage.max()
     return (_CERTAIN_LOGIT * (2 * coverage - 1)).astype(np.float32)
 
@@ -197,6 +202,7 @@ def _check_points(
 ) -> tuple[Float[np.ndarray, "P N 2"], Int32[np.ndarray, "P N"]]:
     shape = "[N, 2] or [P, N, 2] (x, y), or a list of [N, 2]"
     per_prompt, single = _split_prompts(points, "points", 2, shape)
+    per_prompt = [_as_float(some) for some in per_prompt]
     if not any(len(some) for some in per_prompt):
         raise InputError("points are empty; give at least one [x, y], or leave points out")
     for index, some in enumerate(per_prompt):
@@ -229,9 +235,8 @@ def _check_labels(labels: object, lengths: list[int], single: bool) -> list[np.n
         known = (some == LABEL_FOREGROUND) | (some == LABEL_BACKGROUND)
         if not known.all():
             first = int(np.argmin(known))
-            raise InputError(
-                f"{where}[{first}] is {some[first]:g}; a label is 1 (foreground) or 0 (background)"
-            )
+            found = f"{where}[{first}] is {float(some[first]):g}"
+            raise InputError(f"{found}; a label is 1 (foreground) or 0 (background)")
     return [some.astype(np.int32) for some in per_prompt]
 
 
@@ -317,7 +322,7 @@ def _split_prompts(
         assert isinstance(value, list | tuple)
         items = [_rectangular(item, f"{name}[{index}]", shape) for index, item in enumerate(value)]
     elif whole.shape[1:] == trailing and whole.ndim == 1 + len(trailing):
-        return [_as_float(whole)], True
+        return [whole], True
     elif whole.ndim >= 2 or whole.shape == (0,):
         items = list(whole)
     else:
@@ -326,8 +331,10 @@ def _split_prompts(
         if item.shape == (0,):  # an empty list has no axis behind the first
             items[index] = item.reshape(0, *trailing)
         elif item.shape[1:] != trailing or item.ndim != 1 + len(trailing):
-            _wrong_shape(name if whole is not None else f"{name}[{index}]", shape, whole, item)
-    return [_as_float(item) for item in items], False
+            if whole is None:
+                _wrong_shape(f"{name}[{index}]", shape, item)
+            _wrong_shape(name, shape, whole)
+    return items, False
 
 
 def _as_float(array: np.ndarray) -> np.ndarray:
@@ -344,6 +351,14 @@ def _rectangular(value: object, name: str, shape: str) -> np.ndarray:
 
 def _numbers(value: object, name: str) -> np.ndarray | None:
     """The value as an array of real numbers, or None for lists of unequal lengths."""
+    count, inner = 1, value
+    for _ in range(64):  # as deep as NumPy goes; a list may hold itself
+        if not isinstance(inner, list | tuple) or not inner:
+            break
+        count, inner = count * len(inner), inner[0]
+        if count > _MAX_LIST_VALUES:
+            limit = _MAX_LIST_VALUES // 1_000_000
+            raise InputError(f"{name} lists over {limit} million values; give a NumPy array")
     try:
         array = np.asarray(value)
     except Exception as error:  # unequal lengths, nesting without end, a foreign __array__
@@ -352,13 +367,12 @@ def _numbers(value: object, name: str) -> np.ndarray | None:
         raise InputError(f"{name} cannot be read as numbers ({type(error).__name__})") from error
     if array.dtype.kind in "buif" or array.dtype.name == "bfloat16":
         return array
-    raise InputError(
-        f"{name} must hold real numbers, not {type(value).__name__} with dtype {array.dtype}"
-    )
+    others = {"U": "text", "S": "bytes", "O": "other objects", "c": "complex numbers"}
+    found = others.get(array.dtype.kind, array.dtype)
+    raise InputError(f"{name} must hold real numbers, not {found} ({type(value).__name__})")
 
 
-def _wrong_shape(name: str, shape: str, *arrays: np.ndarray | None) -> NoReturn:
-    found = next(array for array in arrays if array is not None)
+def _wrong_shape(name: str, shape: str, found: np.ndarray) -> NoReturn:
     raise InputError(f"{name} must be {shape}, not shape {found.shape}")
 
 
