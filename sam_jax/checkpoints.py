@@ -1,0 +1,417 @@
+"""Native checkpoints: a directory with config.json and the parameters written by Orbax.
+
+    config.json   format version, model family, configuration, source, fingerprint
+    params/       an Orbax tree, {"params": ..., "constants": ...}
+
+Loading trusts nothing: the tree's names, shapes and types are compared with the model before an
+array is read, and the fingerprint of what was read must be the one that was written.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sam_jax.configs import SamConfig, config_from_json, config_to_json
+from sam_jax.errors import CheckpointError
+from sam_jax.models.sam import variable_shapes
+from sam_jax.types import Params
+
+FORMAT_VERSION = 1
+FAMILY = "sam"
+
+_TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
+_STORED_DTYPES = tuple(np.dtype(kind) for kind in (jnp.float32, jnp.bfloat16, jnp.float16))
+_MAX_CONFIG_BYTES = 1 << 20
+# Weights hardly compress: directories that claim far more than they hold are damaged or hostile.
+# Chunks that are missing would read as zeros.
+_MAX_EXPANSION = 100
+_UNCHECKED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointInfo:
+    """What a checkpoint says about itself.
+
+    Attributes:
+      config: the architecture.
+      source: where the parameters came from (file, sha256, ...), or None.
+      fingerprint: of configuration and parameters.
+    """
+
+    config: SamConfig
+    source: dict[str, Any] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint(CheckpointInfo):
+    """A loaded checkpoint.
+
+    Attributes:
+      params: Flax variables for `Sam(config)`: nested dicts of float32 NumPy arrays.
+    """
+
+    params: Params
+
+
+def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """The configuration and parameters of a native checkpoint directory, on the host.
+
+    Raises:
+      CheckpointError: there is none, it is damaged, of another family or format, or its entries
+        are not the model's; then every missing, unexpected and wrong entry is listed.
+    """
+    path = Path(path)
+    info = read_info(path)
+    flat = _read_arrays(path, _flat_shapes(info.config))
+    if _fingerprint(info.config, flat) != info.fingerprint:
+        raise CheckpointError(
+            f"{path} is damaged: its values are not those that were saved; get or convert it again"
+        )
+    params = unflatten_dict(flat, sep="/")
+    return Checkpoint(info.config, info.source, info.fingerprint, params)
+
+
+def load_params(path: str | os.PathLike) -> Params:
+    """The parameters of a native checkpoint, for `model.apply`; see `load_checkpoint`."""
+    return load_checkpoint(path).params
+
+
+def save_checkpoint(
+    path: str | os.PathLike,
+    config: SamConfig,
+    params: Params,
+    source: dict[str, Any] | None = None,
+    *,
+    dtype: Any = jnp.float32,
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Writes a native checkpoint: whole under its final name, or not at all.
+
+    Args:
+      path: the directory to make.
+      config: the architecture.
+      params: variables for it.
+      source: JSON values that say where they came from.
+      dtype: type on disk, float32, bfloat16 or float16; loading gives float32 again.
+      overwrite: replace a checkpoint that is there already. Anything else is never replaced.
+
+    Raises:
+      CheckpointError: the parameters are not the model's or not finite, something else is at
+        `path`, or it cannot be written to.
+    """
+    path = Path(path)
+    check_destination(path, overwrite=overwrite)
+    stored_dtype = np.dtype(dtype)
+    if stored_dtype not in _STORED_DTYPES:
+        raise CheckpointError(
+            f"a checkpoint is stored as float32, bfloat16 or float16, not {stored_dtype}"
+        )
+    check_config(config)
+    flat = {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
+    found = {name: (value.shape, value.dtype) for name, value in flat.items()}
+    _check_entries(
+        "the parameters are not those of the configuration:", found, _flat_shapes(config)
+    )
+    with np.errstate(over="ignore"):  # what overflows is reported below
+        flat = {name: value.astype(stored_dtype, copy=False) for name, value in flat.items()}
+    broken = [f"not finite: {n}" for n, v in flat.items() if not np.isfinite(v).all()]
+    if broken:
+        raise CheckpointError("\n  ".join([f"not saved, as {stored_dtype}:", *broken]))
+    info = CheckpointInfo(config, source, _fingerprint(config, flat))
+    record = {
+        "format_version": FORMAT_VERSION,
+        "family": FAMILY,
+        "config": config_to_json(config),
+        "source": source,
+        "fingerprint": info.fingerprint,
+    }
+    with _directory_written_aside(path) as directory:
+        (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
+        with ocp.PyTreeCheckpointer() as writer:
+            writer.save((directory / "params").absolute(), unflatten_dict(flat, sep="/"))
+    return info
+
+
+def read_info(path: str | os.PathLike) -> CheckpointInfo:
+    """What a checkpoint says about itself; reads no parameters.
+
+    Raises:
+      CheckpointError: as `load_checkpoint`, but for the parameters.
+    """
+    path = Path(path)
+    record = _read_record(path)
+    where = path / "config.json"
+    version, family = record.get("format_version"), record.get("family")
+    if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is int and version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {version}, newer than this sam_jax reads "
+                f"({FORMAT_VERSION}); upgrade sam_jax"
+            )
+        raise CheckpointError(f"{where} has no valid format_version")
+    if family != FAMILY:
+        raise CheckpointError(
+            f"{path} holds a model of the family {str(family)[:40]!r}; this sam_jax reads "
+            f"{FAMILY!r} only"
+        )
+    try:
+        config = config_from_json(record.get("config"))
+        check_config(config)
+    except (CheckpointError, OverflowError, ValueError) as error:
+        raise CheckpointError(f"{where} is damaged: {_first_line(error)}") from None
+    source, fingerprint_ = record.get("source"), record.get("fingerprint")
+    if not isinstance(source, dict | None) or not isinstance(fingerprint_, str):
+        raise CheckpointError(f"{where} is damaged: source or fingerprint is missing or no text")
+    return CheckpointInfo(config, source, fingerprint_)
+
+
+def fingerprint(config: SamConfig, params: Params) -> str:
+    """SHA-256, in hexadecimal, of a configuration and every parameter's name, shape and values.
+
+    Values count as float32, so that it does not matter how they are stored or where they are.
+    """
+    return _fingerprint(config, flatten_dict(params, sep="/"))
+
+
+def check_config(config: SamConfig) -> None:
+    """Refuses configurations that describe no model, or one too large to be meant.
+
+    Raises:
+      CheckpointError: with the field and what it may be.
+    """
+    vit = config.image_encoder
+    limits = {
+        "patch_size": (vit.patch_size, 1, 256),
+        "image_encoder.embed_dim": (vit.embed_dim, 1, 16384),
+        "depth": (vit.depth, 1, 128),
+        "num_heads": (vit.num_heads, 1, 1024),
+        "image_encoder.mlp_dim": (vit.mlp_dim, 1, 65536),
+        "window_size": (vit.window_size, 0, 1024),
+        "image_size": (config.image_size, 1, 32768),
+        "embed_dim": (config.embed_dim, 8, 16384),
+        "mask_in_channels": (config.mask_in_channels, 4, 16384),
+        "decoder_depth": (config.decoder_depth, 1, 64),
+        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
+        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
+        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
+        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
+        "iou_head_depth": (config.iou_head_depth, 1, 64),
+        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
+    }
+    for i, size in enumerate(vit.table_size_hw):
+        limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise CheckpointError(f"{name} must be between {low} and {high}, not {value:.6g}")
+    rules = {
+        "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
+        "global_attention_indexes must be below depth": all(
+            0 <= i < vit.depth for i in vit.global_attention_indexes
+        ),
+        "num_heads must divide image_encoder.embed_dim": vit.embed_dim % vit.num_heads == 0,
+        "image_size must be a multiple of patch_size": config.image_size % vit.patch_size == 0,
+        "embed_dim must be a multiple of 8": config.embed_dim % 8 == 0,
+        "mask_in_channels must be a multiple of 4": config.mask_in_channels % 4 == 0,
+        "decoder_num_heads x attention_downsample_rate must divide embed_dim": config.embed_dim
+        % (config.decoder_num_heads * config.attention_downsample_rate)
+        == 0,
+        "pixel_mean must be three finite numbers": len(config.pixel_mean) == 3
+        and bool(np.isfinite(config.pixel_mean).all()),
+        "pixel_std must be three positive numbers": len(config.pixel_std) == 3
+        and all(0 < value < np.inf for value in config.pixel_std),
+        "mask_threshold must be finite": bool(np.isfinite(config.mask_threshold)),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise CheckpointError(rule)
+
+
+def check_destination(path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Refuses to write a checkpoint over anything else; to be asked before long work.
+
+    Raises:
+      CheckpointError: there is a file, a directory with other things in it, or, unless
+        `overwrite`, a checkpoint.
+    """
+    path = Path(path)
+    try:
+        if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise CheckpointError(f"cannot write a checkpoint to {path}: {error.strerror}") from None
+    if not (path.is_dir() and (path / "config.json").is_file() and (path / "params").is_dir()):
+        raise CheckpointError(f"{path} exists and is no checkpoint; choose another destination")
+    if not overwrite:
+        raise CheckpointError(f"{path} exists already; remove it or choose another destination")
+
+
+def mismatch_report(
+    title: str, missing: Iterable[str], unexpected: Iterable[str], wrong: Iterable[str]
+) -> str:
+    """One text that lists everything that does not fit, a line each; empty where all fits."""
+    lines = [f"  missing: {name}" for name in missing]
+    lines += [f"  unexpected: {name}" for name in unexpected]
+    lines += [f"  {line}" for line in wrong]
+    return "\n".join([title, *lines]) if lines else ""
+
+
+@lru_cache(maxsize=8)
+def _flat_shapes(config: SamConfig) -> dict[str, Any]:
+    return flatten_dict(variable_shapes(config), sep="/")
+
+
+def _check_entries(
+    title: str,
+    found: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    expected: Mapping[str, Any],
+) -> None:
+    """Compares names, shapes and types with the model's, and lists whatever differs."""
+    wrong = []
+    for name in sorted(expected.keys() & found.keys()):
+        shape, dtype = found[name]
+        if shape != expected[name].shape:
+            wrong.append(f"wrong shape: {name} is {shape}, not {expected[name].shape}")
+        if dtype not in _STORED_DTYPES:
+            wrong.append(f"wrong type: {name} is {dtype}, not float32, bfloat16 or float16")
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    report = mismatch_report(title, missing, unexpected, wrong)
+    if report:
+        raise CheckpointError(report)
+
+
+def _fingerprint(config: SamConfig, flat: Mapping[str, Any]) -> str:
+    def leaf_digest(name: str) -> bytes:
+        values = np.ascontiguousarray(np.asarray(flat[name]), dtype="<f4")
+        return hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest()
+
+    names = sorted(flat)
+    # Hashing releases the interpreter's lock: one leaf a thread.
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(leaf_digest, names))
+    total = hashlib.sha256(json.dumps(config_to_json(config), sort_keys=True).encode())
+    for name, digest in zip(names, digests, strict=True):
+        total.update(f"\n{name} {list(np.shape(flat[name]))} ".encode() + digest)
+    return total.hexdigest()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The content of config.json, a JSON object of some kind."""
+    if path.is_file() and path.suffix.lower() in _TORCH_SUFFIXES:
+        raise CheckpointError(
+            f"{path} is a PyTorch file; run `sam-jax convert {path} DESTINATION` and use that"
+        )
+    if not os.path.lexists(path):
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is a file; a checkpoint is a directory with config.json")
+    where = path / "config.json"
+    try:
+        with open(where, "rb") as file:
+            text = file.read(_MAX_CONFIG_BYTES + 1)
+        if len(text) > _MAX_CONFIG_BYTES:
+            raise ValueError("it is too large")
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("it is no JSON object")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is no checkpoint: it has no config.json") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {where}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where} is damaged: {_first_line(error)}") from None
+    weights = path / "model.safetensors"
+    if "format_version" not in record and weights.is_file():
+        raise CheckpointError(
+            f"{path} is a Hugging Face model; run `sam-jax convert {weights} DESTINATION` "
+            "and use that"
+        )
+    return record
+
+
+def _read_arrays(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every array of params/ as float32, by its path in the tree."""
+    directory = (path / "params").absolute()
+    if not directory.is_dir():
+        raise CheckpointError(f"{path} is no checkpoint: it has no params directory")
+    # Orbax and TensorStore raise whatever they meet in a damaged file: no list of types is whole.
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            metadata = flatten_dict(reader.metadata(directory).item_metadata.tree, sep="/")
+            _check_metadata(path, directory, metadata, shapes)
+            restore = unflatten_dict(
+                {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in shapes}, sep="/"
+            )
+            tree = reader.restore(directory, args=ocp.args.PyTreeRestore(restore_args=restore))
+        flat = flatten_dict(tree, sep="/")
+        for name, expected in shapes.items():
+            if flat[name].shape != expected.shape:
+                raise ValueError(f"{name} was read as {flat[name].shape}")
+        return {name: np.asarray(flat[name], np.float32) for name in shapes}
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"the parameters of {path} are damaged ({type(error).__name__}: "
+            f"{_first_line(error)[:200]}); get or convert it again"
+        ) from error
+
+
+def _check_metadata(
+    path: Path, directory: Path, metadata: Mapping[str, Any], shapes: Mapping[str, Any]
+) -> None:
+    found = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in metadata.items()}
+    _check_entries(f"{path} does not hold the parameters of its configuration:", found, shapes)
+    claimed = 0
+    for name, leaf in metadata.items():
+        count, chunk = np.prod(leaf.shape, dtype=object), leaf.storage.chunk_shape
+        if np.prod(chunk, dtype=object) > max(count, 1):
+            raise ValueError(f"{name} has chunks larger than itself")
+        claimed += int(count) * np.dtype(leaf.dtype).itemsize
+    held = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    if claimed > max(_UNCHECKED_BYTES, _MAX_EXPANSION * held):
+        raise ValueError(f"{held} bytes cannot hold parameters of {claimed} bytes")
+
+
+@contextmanager
+def _directory_written_aside(path: Path) -> Iterator[Path]:
+    """A directory to fill; it takes the name `path` only when the block ends without an error."""
+    path = path.absolute()
+    token = secrets.token_hex(8)
+    aside = path.with_name(f".{path.name[:100]}.{token}.part")
+    before = path.with_name(f".{path.name[:100]}.{token}.old")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if os.path.lexists(path):
+            path.rename(before)
+        try:
+            aside.rename(path)
+        except BaseException:
+            if os.path.lexists(before):
+                before.rename(path)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,1 @@
+"""Masks as files and pictures: COCO RLE, PNG, overlays."""

@@ -1,0 +1,7 @@
+"""Compiling for models so small that they run in less time than LLVM takes to optimise them."""
+
+from functools import partial
+
+import jax
+
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
