@@ -19,12 +19,12 @@ from sam_jax.checkpoints import (
     CheckpointInfo,
     check_config,
     check_destination,
+    flat_shapes,
     load_checkpoint,
     save_checkpoint,
 )
 from sam_jax.configs import SamConfig, config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
-from sam_jax.models.sam import variable_shapes
 from sam_jax.types import Params
 
 # How torch.save wrote files before version 1.6: a pickled magic number comes first.
@@ -151,8 +151,8 @@ def from_state_dict(
       CheckpointError: lists everything missing, unexpected and misshapen.
     """
     title = f"the tensors ({naming} names) are not those of the model {config.name!r}:"
-    shapes = flatten_dict(variable_shapes(config), sep="/")
-    return unflatten_dict(to_native(title, sam.entries(config), naming, tensors, shapes), sep="/")
+    flat = to_native(title, sam.entries(config), naming, tensors, flat_shapes(config))
+    return unflatten_dict(flat, sep="/")
 
 
 def to_state_dict(
@@ -249,8 +249,9 @@ def _recorded_config(record: bytes | None) -> SamConfig | None:
             raise ValueError("no JSON object")
         config = config_from_json(values.get("config"))
         check_config(config)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"its recorded configuration is damaged: {error}") from error
+    except (ValueError, OverflowError, RecursionError, TypeError) as error:
+        reason = str(error).split("\n")[0][:300]
+        raise CheckpointError(f"its recorded configuration is damaged: {reason}") from error
     return config
 
 

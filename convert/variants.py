@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from convert.sam import entries
@@ -49,7 +49,7 @@ def infer_config(
         image_encoder=replace(ImageEncoderConfig(), depth=_count(shapes, _BLOCKS[naming])),
         decoder_depth=_count(shapes, _LAYERS),
         num_multimask_outputs=_count(shapes, _HYPERNETWORKS) - 1,
-        iou_head_depth=sum(n.startswith(_HEAD) and n.endswith(".weight") for n in shapes) or 3,
+        iou_head_depth=len({n.rpartition(".")[0] for n in shapes if n.startswith(_HEAD)}) or 3,
     )
     found = _native_shapes(shapes, naming, counts)
     config = _infer_decoder(replace(counts, image_encoder=_infer_encoder(found, counts)), found)
@@ -90,7 +90,7 @@ def _infer_encoder(found: Mapping[str, Shape], counts: SamConfig) -> ImageEncode
         embed_dim=dim,
         depth=depth,
         num_heads=max(dim // max(head_dim, 1), 1),
-        mlp_dim=_vote(found, default.mlp_dim, *((f"{block}/mlp/lin1/bias", 0) for block in blocks)),
+        mlp_dim=_vote(found, default.mlp_dim, *_hidden(f"{block}/mlp" for block in blocks)),
         window_size=windows.most_common(1)[0][0] if windows else default.window_size,
         global_attention_indexes=tuple(i for i, size in enumerate(sizes_hw) if size == table_hw),
         table_size_hw=table_hw,
@@ -117,7 +117,7 @@ def _infer_decoder(config: SamConfig, found: Mapping[str, Shape]) -> SamConfig:
         config.num_multimask_outputs + 1,
         (f"{_DECODER}/mask_tokens", 0),
         (f"{head}/layers_{last}/bias", 0),
-        (f"{head}/layers_{last}/kernel", 1),
+        told=(config.num_multimask_outputs + 1,),  # by the number of hypernetworks
     )
     layers = [f"{_DECODER}/transformer/layers_{i}" for i in range(config.decoder_depth)]
     return replace(
@@ -132,7 +132,7 @@ def _infer_decoder(config: SamConfig, found: Mapping[str, Shape]) -> SamConfig:
             (f"{_PROMPT}/mask_downscaling/conv3/kernel", 2),
         ),
         decoder_mlp_dim=_vote(
-            found, config.decoder_mlp_dim, *((f"{layer}/mlp/lin1/bias", 0) for layer in layers)
+            found, config.decoder_mlp_dim, *_hidden(f"{layer}/mlp" for layer in layers)
         ),
         attention_downsample_rate=max(dim // max(internal_dim, 1), 1),
         num_multimask_outputs=masks - 1,
@@ -140,8 +140,15 @@ def _infer_decoder(config: SamConfig, found: Mapping[str, Shape]) -> SamConfig:
             found,
             config.iou_head_hidden_dim,
             *((f"{head}/layers_{i}/bias", 0) for i in range(last)),
+            *((f"{head}/layers_{i}/kernel", 1) for i in range(last)),
         ),
     )
+
+
+def _hidden(mlps: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Where the hidden width of MLPs of two layers can be read."""
+    for mlp in mlps:
+        yield from ((f"{mlp}/lin1/bias", 0), (f"{mlp}/lin1/kernel", 1), (f"{mlp}/lin2/kernel", 0))
 
 
 def _named(config: SamConfig, heads_known: bool) -> SamConfig:
@@ -182,9 +189,13 @@ def _count(names: Mapping[str, Shape], prefix: str) -> int:
     return count
 
 
-def _vote(found: Mapping[str, Shape], default: int, *places: tuple[str, int]) -> int:
-    """The size that most of these (path, axis) have, of those that are there."""
-    sizes = Counter(
-        found[path][axis] for path, axis in places if path in found and axis < len(found[path])
-    )
+def _vote(
+    found: Mapping[str, Shape],
+    default: int,
+    *places: tuple[str, int],
+    told: tuple[int, ...] = (),
+) -> int:
+    """The size that most of these (path, axis) have, of those that are there, and of `told`."""
+    there = (found[path][axis] for path, axis in places if axis < len(found.get(path, ())))
+    sizes = Counter([*there, *told])
     return sizes.most_common(1)[0][0] if sizes else default

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,33 +244,18 @@ def _run_ours(
     config: SamConfig, variables: Params, images: np.ndarray, prompts: Mapping[str, Prompts]
 ) -> Stages:
     model = Sam(config)
-
-    def run(method: str, *inputs: Any, **static: Any) -> tuple[Any, dict[str, Any]]:
-        @jax.jit
-        def apply(variables: Params, inputs: tuple[Any, ...]) -> Any:
-            return model.apply(
-                variables,
-                *inputs,
-                **static,
-                method=method,
-                capture_intermediates=_is_stage,
-                mutable=["intermediates"],
-            )
-
-        output, state = apply(variables, inputs)
-        return jax.tree.map(np.asarray, (output, state.get("intermediates", {})))
-
     stages: Stages = {}
     with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
-        features, inner = run("encode_image", images)
-        inner = inner["image_encoder"]
+        features, state = jax.device_get(_encode(model, variables, images))
+        inner = state["intermediates"]["image_encoder"]
         stages["patch embedding"] = inner["patch_embed"]["__call__"][0]
         for i in range(config.image_encoder.depth):
             stages[f"block {i}"] = inner[f"blocks_{i}"]["__call__"][0]
         stages["neck"] = features
         for kind, given in prompts.items():
-            for multimask in (True, False):
-                (logits, iou), inner = run("decode", features, given, multimask=multimask)
+            outputs, state = jax.device_get(_decode(model, variables, features, given))
+            inner = state["intermediates"]
+            for multimask, (logits, iou) in outputs.items():
                 stages[f"{kind}: {_masks(multimask)}, logits"] = logits
                 stages[f"{kind}: {_masks(multimask)}, predicted IoU"] = iou
             sparse, _, dense = inner["prompt_encoder"]["__call__"][0]
@@ -279,16 +265,45 @@ def _run_ours(
                 dense, count // dense.shape[1], axis=1
             )
             inner = inner["mask_decoder"]
-            outputs = {
+            layers = {
                 f"decoder layer {i}": inner["transformer"][f"layers_{i}"]["__call__"][0]
                 for i in range(config.decoder_depth)
             }
-            outputs["final attention"] = inner["transformer"]["__call__"][0]
-            for name, (tokens, image) in outputs.items():
+            layers["final attention"] = inner["transformer"]["__call__"][0]
+            for name, (tokens, image) in layers.items():
                 stages[f"{kind}: {name}, tokens"] = tokens
                 stages[f"{kind}: {name}, image"] = image
             stages[f"{kind}: upscaled embedding"] = inner["output_upscaling"]["__call__"][0]
     return stages
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(model: Sam, variables: Params, images: Any) -> Any:
+    return model.apply(
+        variables,
+        images,
+        method="encode_image",
+        capture_intermediates=_is_stage,
+        mutable=["intermediates"],
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(model: Sam, variables: Params, features: Any, prompts: Prompts) -> Any:
+    """All masks of a kind of prompt; what both numbers of masks share is compiled and run once."""
+    (multi, state), (single, _) = (
+        model.apply(
+            variables,
+            features,
+            prompts,
+            multimask,
+            method="decode",
+            capture_intermediates=_is_stage,
+            mutable=["intermediates"],
+        )
+        for multimask in (True, False)
+    )
+    return {True: multi, False: single}, state
 
 
 def _is_stage(module: Any, method: str) -> bool:

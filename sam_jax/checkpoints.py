@@ -1,10 +1,11 @@
 """Native checkpoints: a directory with config.json and the parameters written by Orbax.
 
-    config.json   format version, model family, configuration, source, fingerprint
+    config.json   format version, model family, configuration, source, fingerprint, file checksums
     params/       an Orbax tree, {"params": ..., "constants": ...}
 
-Loading trusts nothing: the tree's names, shapes and types are compared with the model before an
-array is read, and the fingerprint of what was read must be the one that was written.
+Loading trusts nothing: files must have their checksums before Orbax sees them, the tree's names,
+shapes and types are compared with the model before an array is read, and the fingerprint of what
+was read must be the one that was written.
 """
 
 import hashlib
@@ -12,12 +13,14 @@ import json
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -36,6 +39,7 @@ FAMILY = "sam"
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _STORED_DTYPES = tuple(np.dtype(kind) for kind in (jnp.float32, jnp.bfloat16, jnp.float16))
 _MAX_CONFIG_BYTES = 1 << 20
+_PIECE_BYTES = 16 << 20
 # Weights hardly compress: directories that claim far more than they hold are damaged or hostile.
 # Chunks that are missing would read as zeros.
 _MAX_EXPANSION = 100
@@ -76,8 +80,10 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         are not the model's; then every missing, unexpected and wrong entry is listed.
     """
     path = Path(path)
-    info = read_info(path)
-    flat = _read_arrays(path, _flat_shapes(info.config))
+    record = _read_record(path)
+    info = _info(path, record)
+    _check_files(path, record.get("files"))
+    flat = _read_arrays(path, flat_shapes(info.config))
     if _fingerprint(info.config, flat) != info.fingerprint:
         raise CheckpointError(
             f"{path} is damaged: its values are not those that were saved; get or convert it again"
@@ -124,9 +130,7 @@ def save_checkpoint(
     check_config(config)
     flat = {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
     found = {name: (value.shape, value.dtype) for name, value in flat.items()}
-    _check_entries(
-        "the parameters are not those of the configuration:", found, _flat_shapes(config)
-    )
+    _check_entries("the parameters are not those of the configuration:", found, flat_shapes(config))
     with np.errstate(over="ignore"):  # what overflows is reported below
         flat = {name: value.astype(stored_dtype, copy=False) for name, value in flat.items()}
     broken = [f"not finite: {n}" for n, v in flat.items() if not np.isfinite(v).all()]
@@ -141,9 +145,10 @@ def save_checkpoint(
         "fingerprint": info.fingerprint,
     }
     with _directory_written_aside(path) as directory:
-        (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
         with ocp.PyTreeCheckpointer() as writer:
-            writer.save((directory / "params").absolute(), unflatten_dict(flat, sep="/"))
+            writer.save(directory / "params", unflatten_dict(flat, sep="/"))
+        record["files"] = _file_checksums(directory / "params")
+        (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     return info
 
 
@@ -154,30 +159,7 @@ def read_info(path: str | os.PathLike) -> CheckpointInfo:
       CheckpointError: as `load_checkpoint`, but for the parameters.
     """
     path = Path(path)
-    record = _read_record(path)
-    where = path / "config.json"
-    version, family = record.get("format_version"), record.get("family")
-    if type(version) is not int or version != FORMAT_VERSION:
-        if type(version) is int and version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {version}, newer than this sam_jax reads "
-                f"({FORMAT_VERSION}); upgrade sam_jax"
-            )
-        raise CheckpointError(f"{where} has no valid format_version")
-    if family != FAMILY:
-        raise CheckpointError(
-            f"{path} holds a model of the family {str(family)[:40]!r}; this sam_jax reads "
-            f"{FAMILY!r} only"
-        )
-    try:
-        config = config_from_json(record.get("config"))
-        check_config(config)
-    except (CheckpointError, OverflowError, ValueError) as error:
-        raise CheckpointError(f"{where} is damaged: {_first_line(error)}") from None
-    source, fingerprint_ = record.get("source"), record.get("fingerprint")
-    if not isinstance(source, dict | None) or not isinstance(fingerprint_, str):
-        raise CheckpointError(f"{where} is damaged: source or fingerprint is missing or no text")
-    return CheckpointInfo(config, source, fingerprint_)
+    return _info(path, _read_record(path))
 
 
 def fingerprint(config: SamConfig, params: Params) -> str:
@@ -186,6 +168,12 @@ def fingerprint(config: SamConfig, params: Params) -> str:
     Values count as float32, so that it does not matter how they are stored or where they are.
     """
     return _fingerprint(config, flatten_dict(params, sep="/"))
+
+
+@lru_cache(maxsize=8)
+def flat_shapes(config: SamConfig) -> Mapping[str, Any]:
+    """The shapes of all variables of `Sam(config)`, by path: "params/mask_decoder/iou_token"."""
+    return MappingProxyType(flatten_dict(variable_shapes(config), sep="/"))
 
 
 def check_config(config: SamConfig) -> None:
@@ -217,7 +205,7 @@ def check_config(config: SamConfig) -> None:
         limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
-            raise CheckpointError(f"{name} must be between {low} and {high}, not {value:.6g}")
+            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
     rules = {
         "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
         "global_attention_indexes must be below depth": all(
@@ -270,9 +258,31 @@ def mismatch_report(
     return "\n".join([title, *lines]) if lines else ""
 
 
-@lru_cache(maxsize=8)
-def _flat_shapes(config: SamConfig) -> dict[str, Any]:
-    return flatten_dict(variable_shapes(config), sep="/")
+def _info(path: Path, record: dict[str, Any]) -> CheckpointInfo:
+    where = path / "config.json"
+    version, family = record.get("format_version"), record.get("family")
+    if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is int and version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {version}, newer than this sam_jax reads "
+                f"({FORMAT_VERSION}); upgrade sam_jax"
+            )
+        raise CheckpointError(f"{where} has no valid format_version")
+    if family != FAMILY:
+        raise CheckpointError(
+            f"{path} holds a model of the family {str(family)[:40]!r}; this sam_jax reads "
+            f"{FAMILY!r} only"
+        )
+    try:
+        config = config_from_json(record.get("config"))
+        check_config(config)
+    # Beside our own errors: numbers and nesting beyond all bounds, lists of the wrong length.
+    except (ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise CheckpointError(f"{where} is damaged: {_first_line(error)[:300]}") from None
+    source, fingerprint_ = record.get("source"), record.get("fingerprint")
+    if not isinstance(source, dict | None) or not isinstance(fingerprint_, str):
+        raise CheckpointError(f"{where} is damaged: source or fingerprint is missing or no text")
+    return CheckpointInfo(config, source, fingerprint_)
 
 
 def _check_entries(
@@ -344,11 +354,45 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def _file_checksums(directory: Path) -> dict[str, str]:
+    """The CRC-32, in hexadecimal, of every file under a directory."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    with ThreadPoolExecutor() as threads:
+        checksums = list(threads.map(_crc32, files))
+    names = [file.relative_to(directory).as_posix() for file in files]
+    return dict(zip(names, checksums, strict=True))
+
+
+def _crc32(file: Path) -> str:
+    checksum = 0
+    with open(file, "rb") as opened:
+        while piece := opened.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return f"{checksum:08x}"
+
+
+def _check_files(path: Path, written: Any) -> None:
+    """Finds damaged files before Orbax does, which goes on in the background after it failed."""
+    directory = path / "params"
+    if not directory.is_dir():
+        raise CheckpointError(f"{path} is no checkpoint: it has no params directory")
+    if not isinstance(written, dict):
+        raise CheckpointError(f"{path / 'config.json'} is damaged: it has no list of files")
+    try:
+        found = _file_checksums(directory)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {directory}: {error.strerror or error}") from error
+    for name, checksum in written.items():
+        if found.get(name) != checksum:
+            what = "damaged" if name in found else "missing"
+            raise CheckpointError(
+                f"{path}: its file params/{name[:200]} is {what}; get or convert it again"
+            )
+
+
 def _read_arrays(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     """Every array of params/ as float32, by its path in the tree."""
     directory = (path / "params").absolute()
-    if not directory.is_dir():
-        raise CheckpointError(f"{path} is no checkpoint: it has no params directory")
     # Orbax and TensorStore raise whatever they meet in a damaged file: no list of types is whole.
     try:
         with ocp.PyTreeCheckpointer() as reader:

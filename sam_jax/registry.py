@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import platformdirs
 
@@ -64,14 +64,23 @@ OFFICIAL_WEIGHTS = {
 }
 
 
-class Progress:
-    """What `download` tells while it works; this one says nothing."""
+@runtime_checkable
+class Progress(Protocol):
+    """What `download` reports to while it works."""
 
     def update(self, done: int, total: int | None) -> None:
         """So many bytes are there, of so many, where the total is known."""
 
     def note(self, text: str) -> None:
         """Something happened that a person would want to know."""
+
+
+class _Silent:
+    def update(self, done: int, total: int | None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
 
 
 def cache_folder() -> Path:
@@ -166,7 +175,7 @@ def download(
     weights = OFFICIAL_WEIGHTS[known]
     if url is not None and not url.startswith(("http://", "https://")):
         raise CheckpointError(f"the address {url!r} does not start with http:// or https://")
-    progress = progress or Progress()
+    progress = progress or _Silent()
     destination = _installed(known)
     file = cache_folder() / "downloads" / weights.url.rsplit("/", 1)[-1]
     if _is_checkpoint(destination) and not force:

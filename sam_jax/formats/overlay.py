@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Color = tuple[int, int, int]
+Box = tuple[int, int, int, int]
 
 # Beyond this a picture is for zooming, which the image itself with its mask files does better.
 MAX_SIDE = 3072
@@ -66,7 +67,7 @@ class _Sizes:
     def of(cls, width: int, height: int, emphasis: float) -> "_Sizes":
         # The geometric mean: a panorama is neither as large as its width nor as small as its height
         side = math.sqrt(width * height) * emphasis
-        return cls(line=max(1.6, side / 400), marker=max(5, side / 85), text=max(12, side / 42))
+        return cls(line=max(2.0, side / 400), marker=max(5.0, side / 85), text=max(12.0, side / 42))
 
 
 def mask_color(index: int) -> Color:
@@ -123,7 +124,7 @@ def draw_overlay(
         for index, box in enumerate(boxes):
             corners = box.reshape(2, 2) * scale_xy
             _draw_box(picture, corners, mask_color(index), sizes)
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
     if points is not None:
         for index, point in enumerate(points):
             foreground = labels is None or int(labels[index]) == 1
@@ -143,6 +144,7 @@ def side_by_side(pictures: Sequence[Image.Image], *, max_side: int = MAX_SIDE) -
     length = (height if in_column else width) * count + gap * (count - 1)
     scale = min(1.0, max_side / max(length, height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    gap = max(2, round(gap * scale))
     step = (0, size[1] + gap) if in_column else (size[0] + gap, 0)
     whole = (size[0] + step[0] * (count - 1), size[1] + step[1] * (count - 1))
     strip = Image.new("RGB", whole, _WHITE)
@@ -226,7 +228,7 @@ def _draw_box(
 
 def _draw_marker(
     picture: Image.Image, centre: Float[np.ndarray, " 2"], foreground: bool, sizes: _Sizes
-) -> tuple[float, float, float, float]:
+) -> Box:
     """A disc with a white ring and a plus or a minus; returns the box that it covers."""
     radius = sizes.marker
     ring, edge = radius * 1.28, radius * 1.42
@@ -254,7 +256,7 @@ def _draw_text(
     picture: Image.Image,
     layer: _Layer,
     sizes: _Sizes,
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Box],
 ) -> None:
     """Writes the text on a plate of the mask's colour at the first free place near the mask."""
     if not layer.text:
@@ -286,7 +288,7 @@ def _free_place(
     layer: _Layer,
     size: tuple[int, int],
     sizes: _Sizes,
-    taken: Sequence[tuple[float, float, float, float]],
+    taken: Sequence[Box],
 ) -> tuple[int, int] | None:
     """The top left corner of a plate above, inside, below or beside the mask, off what is taken."""
     width, height = size
@@ -296,10 +298,9 @@ def _free_place(
     # Above the mask's highest pixel, where the eye finds it, not at the corner of an empty box.
     columns = np.asarray(layer.coverage) > 127
     first_row = int(np.argmax(columns.any(axis=1)))
-    middle = (
-        layer.left + float(np.median(np.flatnonzero(columns[first_row]))) if columns.any() else 0
-    )
+    highest = np.flatnonzero(columns[first_row])
     centre = (layer.left + cut_right) / 2
+    middle = layer.left + float(np.median(highest)) if highest.size else centre
     gap = sizes.line
     places = [
         (middle - width / 2, layer.top + first_row - height - gap),
@@ -320,5 +321,5 @@ def _free_place(
     return None
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -84,8 +84,8 @@ def mask_box(masks: Bool[np.ndarray, "*batch height width"]) -> Int[np.ndarray, 
     """The tight box of each mask as COCO writes it: x, y, width, height; zeros for an empty one."""
     if 0 in masks.shape[-2:]:
         return np.zeros((*masks.shape[:-2], 4), np.int64)
-    x0, width = _extent(masks.any(axis=-2))
-    y0, height = _extent(masks.any(axis=-1))
+    x0, width = _extent(np.asarray(masks.any(axis=-2)))
+    y0, height = _extent(np.asarray(masks.any(axis=-1)))
     return np.stack([x0, y0, width, height], axis=-1)
 
 

@@ -111,9 +111,7 @@ def test_arrays_cannot_be_written_to(tmp_path):
 
 
 names = st.text(st.characters(codec="utf-8"), max_size=20)
-arrays = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
-)
+arrays = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
 
 
 @settings(max_examples=40, deadline=None)
@@ -204,7 +202,9 @@ def test_a_whole_module_is_refused_by_name(tmp_path):
     assert "'torch.nn.modules.linear.Linear'" in refused(saved(torch.nn.Linear(2, 2), tmp_path))
 
 
-def tensor_pickle(offset="K\x00", shape="(K\x0at", stride="(K\x01t", count="Kd", key="X\x01\0\0\x000"):
+def tensor_pickle(
+    offset="K\x00", shape="(K\x0at", stride="(K\x01t", count="Kd", key="X\x01\0\0\x000"
+):
     """A state dict {"a": tensor} over storage 0; by default its first 10 of 100 elements."""
     return (
         b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage"
@@ -341,4 +341,3 @@ def test_our_record_is_ignored_by_pytorch(tmp_path):
     write_torch_file(tmp_path / "f.pth", {"a": np.ones(3)}, b'{"config": 1}')
     assert entries_of(tmp_path / "f.pth")[f"archive/{RECORD}"] == b'{"config": 1}'
     assert torch.load(tmp_path / "f.pth", weights_only=False)["a"].sum() == 3
-

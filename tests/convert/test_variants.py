@@ -60,7 +60,7 @@ def encoder(config=TEST, **changes):
         replace(TEST, iou_head_depth=4, iou_head_hidden_dim=24),
         replace(TEST, iou_head_depth=2),
         replace(TEST, embed_dim=64, mask_in_channels=8, attention_downsample_rate=4),
-        encoder(VIT_B, depth=7),
+        encoder(VIT_B, depth=7, global_attention_indexes=(1, 6)),
     ],
 )
 def test_other_shapes_are_told_too(config):

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 
 import jax
@@ -21,7 +21,8 @@ from PIL import Image
 from torch.nn import functional
 
 from convert.conversion import from_state_dict
-from sam_jax.configs import VIT_B, VIT_H, VIT_L, SamConfig
+from convert.original import build_original
+from sam_jax.configs import SamConfig
 from sam_jax.types import Params
 
 
@@ -41,11 +42,9 @@ def segment_anything() -> ModuleType:
 
 def build(config: SamConfig, seed: int = 0):
     """The original model for a configuration, with random values everywhere, on the CPU."""
-    if config in (VIT_B, VIT_L, VIT_H):
-        # What a user of the original calls; it must be the model that our presets describe.
-        model = segment_anything().sam_model_registry[config.name]()
-    else:
-        model = _build_from_parts(config)
+    registry = segment_anything().sam_model_registry
+    # Where it has a name, what users of the original call: our preset must describe that model.
+    model = registry[config.name]() if config.name in registry else build_original(config)
     randomise(model, seed)
     # A reference for values; what wants gradients asks for them.
     return model.eval().requires_grad_(False)
@@ -125,50 +124,6 @@ def at_grid(model, grid_hw: tuple[int, int]) -> Iterator[None]:
         del encoder.pos_embed
         encoder.pos_embed = table
         prompts.image_embedding_size, prompts.input_image_size = before
-
-
-def _build_from_parts(config: SamConfig):
-    parts = importlib.import_module("segment_anything.modeling", segment_anything().__name__)
-    vit = config.image_encoder
-    height, width = vit.table_size_hw
-    if height != width or height * vit.patch_size != config.image_size:
-        raise ValueError("the original stores its tables for one square, of its own image size")
-    encoder = parts.ImageEncoderViT(
-        img_size=config.image_size,
-        patch_size=vit.patch_size,
-        embed_dim=vit.embed_dim,
-        depth=vit.depth,
-        num_heads=vit.num_heads,
-        mlp_ratio=vit.mlp_dim / vit.embed_dim,
-        out_chans=config.embed_dim,
-        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=vit.window_size,
-        global_attn_indexes=vit.global_attention_indexes,
-    )
-    prompt_encoder = parts.PromptEncoder(
-        embed_dim=config.embed_dim,
-        image_embedding_size=(height, width),
-        input_image_size=(config.image_size, config.image_size),
-        mask_in_chans=config.mask_in_channels,
-    )
-    transformer = parts.TwoWayTransformer(
-        depth=config.decoder_depth,
-        embedding_dim=config.embed_dim,
-        num_heads=config.decoder_num_heads,
-        mlp_dim=config.decoder_mlp_dim,
-        attention_downsample_rate=config.attention_downsample_rate,
-    )
-    decoder = parts.MaskDecoder(
-        num_multimask_outputs=config.num_multimask_outputs,
-        transformer=transformer,
-        transformer_dim=config.embed_dim,
-        iou_head_depth=config.iou_head_depth,
-        iou_head_hidden_dim=config.iou_head_hidden_dim,
-    )
-    return parts.Sam(
-        encoder, prompt_encoder, decoder, list(config.pixel_mean), list(config.pixel_std)
-    )
 
 
 def _torchvision_stand_in() -> dict[str, ModuleType]:

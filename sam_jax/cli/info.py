@@ -1,0 +1,102 @@
+"""`sam-jax info`: what a checkpoint or a PyTorch file holds."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_jax import registry
+from sam_jax.cli.loading import load_converter
+
+if TYPE_CHECKING:
+    from sam_jax.configs import SamConfig
+
+
+@click.command(short_help="What a checkpoint holds.")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+def info(checkpoint: str) -> None:
+    """Describes CHECKPOINT: a name, a checkpoint directory, or a .pth or .safetensors file.
+
+    Everything is read and checked, and nothing is written. A PyTorch file's fingerprint is the one
+    that its checkpoint would have.
+    """
+    path = Path(checkpoint)
+    if (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    if path.is_file():
+        lines = _of_torch_file(path)
+    else:
+        lines = _of_checkpoint(registry.checkpoint_path(checkpoint))
+    for line in lines:
+        click.echo(line)
+
+
+def count_parameters(config: "SamConfig") -> dict[str, int]:
+    """Numbers of parameters by part; the frozen random frequencies are "constants"."""
+    import jax
+
+    from sam_jax.models.sam import variable_shapes
+
+    shapes = variable_shapes(config)
+
+    def count(tree: Any) -> int:
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    parts = {part: count(tree) for part, tree in shapes["params"].items()}
+    return {**parts, "constants": count(shapes["constants"])}
+
+
+def _of_checkpoint(path: Path) -> list[str]:
+    from sam_jax.checkpoints import load_checkpoint
+
+    loaded = load_checkpoint(path)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    source = loaded.source or {}
+    described = ", ".join(f"{key} {value}" for key, value in source.items()) or "not recorded"
+    return [
+        f"checkpoint   {path}",
+        *_model_lines(loaded.config),
+        f"size         {size / 1e6:,.1f} MB on disk",
+        f"source       {described}",
+        f"fingerprint  {loaded.fingerprint}",
+        *_config_lines(loaded.config),
+    ]
+
+
+def _of_torch_file(path: Path) -> list[str]:
+    from sam_jax.checkpoints import fingerprint
+
+    config, variables, naming, sha256 = load_converter().read_source(path)
+    return [
+        f"file         {path}",
+        *_model_lines(config),
+        f"size         {path.stat().st_size / 1e6:,.1f} MB on disk",
+        f"naming       {naming}",
+        f"sha256       {sha256}",
+        f"fingerprint  {fingerprint(config, variables)}",
+        f"convert it   sam-jax convert {path} DESTINATION",
+        *_config_lines(config),
+    ]
+
+
+def _model_lines(config: "SamConfig") -> list[str]:
+    counts = count_parameters(config)
+    lines = [
+        f"model        Segment Anything (SAM 1), {config.name}",
+        f"parameters   {sum(counts.values()):,}",
+    ]
+    return lines + [f"  {part:<16} {count:>13,}" for part, count in counts.items()]
+
+
+def _config_lines(config: "SamConfig") -> list[str]:
+    from sam_jax.configs import config_to_json
+
+    lines = ["configuration"]
+    for key, value in config_to_json(config).items():
+        if isinstance(value, dict):
+            lines += [f"  {key}.{inner}: {json.dumps(v)}" for inner, v in value.items()]
+        else:
+            lines.append(f"  {key}: {json.dumps(value)}")
+    return lines

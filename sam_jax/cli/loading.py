@@ -1,0 +1,76 @@
+"""What the commands load: a Segmenter by name or path, and the converter."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_jax import registry
+from sam_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from sam_jax.segmenter import Segmenter
+
+checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="NAME|PATH",
+    help="A name (tiny, vit_b, vit_l, vit_h) or a checkpoint directory.  [default: tiny]",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Type to compute in; parameters stay float32.",
+)
+
+
+def find_checkpoint(checkpoint: str | None) -> Path:
+    """The directory of the checkpoint, or of the small default.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    return registry.checkpoint_path(checkpoint or registry.DEFAULT_CHECKPOINT)
+
+
+def mention_default(checkpoint: str | None) -> None:
+    """Says on stderr, where no checkpoint is named, that the small one is in use."""
+    if checkpoint is None:
+        click.echo(
+            f"using the small built-in model {registry.DEFAULT_CHECKPOINT!r}, a preview; for the "
+            "official weights run `sam-jax download vit_b` and add --checkpoint vit_b",
+            err=True,
+        )
+
+
+def load_segmenter(path: Path, dtype: str) -> "Segmenter":
+    """The Segmenter of a checkpoint directory, computing in the named type."""
+    import jax.numpy as jnp
+
+    from sam_jax.segmenter import Segmenter
+
+    return Segmenter.load(path, dtype=jnp.dtype(dtype))
+
+
+def load_converter() -> Any:
+    """Our package `convert`.
+
+    Raises:
+      InputError: another module of that name stands before it on Python's path.
+    """
+    import importlib.util
+    import sys
+
+    loaded = sys.modules.get("convert")
+    spec = None if loaded else importlib.util.find_spec("convert")
+    file = getattr(loaded or spec, "__file__" if loaded else "origin", None)
+    # Told by a file of ours beside it, so that somebody else's module is not even run.
+    if file is None or not Path(file).with_name("restricted_pickle.py").is_file():
+        raise InputError(
+            f"the module {file or 'convert'} hides sam-jax's own package `convert`; "
+            "rename it, or run from another folder"
+        )
+    import convert
+
+    return convert

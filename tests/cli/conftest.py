@@ -1,0 +1,75 @@
+"""A small checkpoint with random parameters, a few images, and a way to call the command."""
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from sam_jax.checkpoints import save_checkpoint
+from sam_jax.cli.main import main
+from sam_jax.configs import TEST
+from sam_jax.models.sam import variable_shapes
+
+
+def random_variables(seed):
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spread = leaf.shape[-2] ** -0.5 if name.endswith("kernel") else 0.3
+        return (name.endswith("scale") + spread * rng.normal(size=leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, variable_shapes(TEST))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "first"
+    save_checkpoint(path, TEST, random_variables(0), {"file": "made_up.pth"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "second"
+    save_checkpoint(path, TEST, random_variables(1))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current folder, with photo.png in it (90 pixels wide, 61 high); no user's cache."""
+    monkeypatch.setenv("SAM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pixels = np.random.default_rng(5).integers(0, 256, (61, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    return tmp_path / "here"
+
+
+class Run:
+    """Calls the command in this process."""
+
+    def __call__(self, *args):
+        """The result of a call that must succeed, with nothing but the notice on stderr."""
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.stderr
+        return result
+
+    def refused(self, *args, status=2):
+        """The one line on stderr of a call that must fail for a reason the user can mend."""
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        if not isinstance(result.exception, SystemExit):
+            raise result.exception or AssertionError("nothing was refused")
+        assert result.exit_code == status
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def run():
+    return Run()

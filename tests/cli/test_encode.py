@@ -1,0 +1,113 @@
+"""`sam-jax encode`: one embedding a file, the good ones done whatever the others are."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from sam_jax import ImageEmbedding, Segmenter, embeddings
+from sam_jax.cli.main import main
+
+
+@pytest.fixture
+def photos(folder):
+    """A folder with three images of two sizes, two of one stem, and a file that is no image."""
+    Path("photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.jpg", (40, 50)), ("a.png", (61, 90)), ("b.webp", (61, 90))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(f"photos/{name}")
+    Path("photos/notes.txt").write_text("no image")
+    return Path("photos")
+
+
+def outputs():
+    return sorted(path.name for path in Path("out").iterdir())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_every_image_of_a_folder_is_encoded(run, photos, checkpoint, batch_size):
+    args = ("--checkpoint", checkpoint, "--batch-size", batch_size)
+    result = run("encode", photos, "--output", "out", *args)
+    assert result.stdout == "out: 3 of 3 images encoded\n"
+    assert "encoding: 3 of 3 images" in result.stderr.splitlines()
+    assert outputs() == ["a.jpg.npz", "a.png.npz", "b.webp.npz"]
+    segmenter = Segmenter.load(checkpoint)
+    for name in ("a.jpg", "a.png", "b.webp"):
+        saved, direct = ImageEmbedding.load(f"out/{name}.npz"), segmenter.encode(photos / name)
+        np.testing.assert_allclose(saved.features, direct.features, atol=1e-5)
+        assert saved.size_hw == direct.size_hw and saved.fingerprint == segmenter.fingerprint
+
+
+def test_one_image_is_encoded(run, checkpoint):
+    result = run("encode", "photo.png", "--output", "out/deep", "--checkpoint", checkpoint)
+    assert result.stdout == "out/deep: 1 of 1 images encoded\n"
+    assert ImageEmbedding.load("out/deep/photo.png.npz").size_hw == (61, 90)
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_done(photos, checkpoint):
+    (photos / "c.png").write_bytes(b"")
+    (photos / "aa.png").write_bytes((photos / "a.png").read_bytes()[:2000])
+    args = ["encode", str(photos), "--output", "out", "--checkpoint", str(checkpoint)]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2
+    assert outputs() == ["a.jpg.npz", "a.png.npz", "b.webp.npz"]
+    assert result.stdout == "out: 3 of 5 images encoded\n"
+    *_, first, second, last = result.stderr.splitlines()
+    assert first.startswith("failed: ") and "aa.png" in first
+    assert second.startswith("failed: ") and "c.png" in second
+    assert last.startswith("error: 2 of 5 images could not be encoded")
+
+
+def test_resume_skips_what_is_done_by_this_model(run, photos, checkpoint, other_checkpoint):
+    args = ("encode", photos, "--output", "out", "--resume", "--checkpoint")
+    run(*args, checkpoint)
+    Path("out/a.png.npz").write_bytes(b"damaged")
+    Path("out/b.webp.npz").unlink()
+    kept = Path("out/a.jpg.npz").stat().st_mtime_ns
+    result = run(*args, checkpoint)
+    assert result.stdout == "out: 2 of 3 images encoded, 1 were there already\n"
+    assert Path("out/a.jpg.npz").stat().st_mtime_ns == kept
+    assert ImageEmbedding.load("out/a.png.npz").size_hw == (61, 90)
+    result = run(*args, other_checkpoint)
+    assert result.stdout == "out: 3 of 3 images encoded\n"
+    result = run(*args, other_checkpoint)
+    assert result.stdout == "out: 0 of 3 images encoded, 3 were there already\n"
+
+
+def test_without_resume_everything_is_made_again(run, photos, checkpoint):
+    shutil.rmtree(photos)
+    args = ("encode", "photo.png", "--output", "out", "--checkpoint", checkpoint)
+    run(*args)
+    Path("out/photo.png.npz").write_bytes(b"damaged")
+    run(*args)
+    assert ImageEmbedding.load("out/photo.png.npz").size_hw == (61, 90)
+
+
+def test_user_errors_are_one_line(run, checkpoint):
+    def refused(*args):
+        return run.refused("encode", *args, "--checkpoint", checkpoint)
+
+    Path("empty").mkdir()
+    Path("empty.png").write_bytes(b"")
+    assert "empty.png' is empty" in refused("empty.png", "--output", "out")
+    assert "no images in 'empty'" in refused("empty", "--output", "out")
+    assert "nothing.png" in refused("nothing.png", "--output", "out")
+    assert "Missing option '--output'" in refused("photo.png")
+    assert "photo.png is not a folder" in refused("photo.png", "--output", "photo.png")
+    assert "--batch-size" in refused("photo.png", "--output", "out", "--batch-size", "0")
+    assert not Path("out").exists()
+
+
+def test_a_full_disk_leaves_no_half_file(run, checkpoint, monkeypatch):
+    def full_disk(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(embeddings.np, "savez", full_disk)
+    line = run.refused("encode", "photo.png", "--output", "out", "--checkpoint", checkpoint)
+    assert line.startswith("cannot write out/photo.png.npz: No space left on device")
+    assert outputs() == []
