@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sam_jax import checkpoints, registry
+from sam_jax import checkpoints
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import InputError
@@ -20,6 +20,7 @@ from sam_jax.models.sam import Sam
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
+from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
 from sam_jax.types import Params, Prompts
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
@@ -76,7 +77,7 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        name: str | os.PathLike = registry.DEFAULT_CHECKPOINT,
+        name: str | os.PathLike = DEFAULT_CHECKPOINT,
         *,
         image_size: int | None = None,
         **options: Any,
@@ -92,7 +93,7 @@ class Segmenter:
         Raises:
           CheckpointError: there is none by that name, or it is damaged or does not fit.
         """
-        checkpoint = checkpoints.load_checkpoint(registry.checkpoint_path(name))
+        checkpoint = checkpoints.load_checkpoint(checkpoint_path(name))
         config = checkpoint.config
         if image_size is not None:
             config = replace(config, image_size=image_size)
