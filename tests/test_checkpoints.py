@@ -240,12 +240,20 @@ def test_truncated_parameter_files_are_refused(saved, tmp_path, keep):
         assert f"file {name} is damaged" in refused_in_one_line(copy)
 
 
-def test_missing_pieces_are_named(saved, copy, tmp_path):
-    (copy / "params" / "manifest.ocdbt").unlink()
-    assert "params/manifest.ocdbt is missing" in refused_in_one_line(copy)
-    (copy / "params" / "notes.txt").write_text("an extra file does no harm")
+def test_what_orbax_cannot_read_is_refused_though_its_checksums_are_right(copy):
+    (copy / "params" / "_METADATA").write_text("{}")
     sign(copy)
     assert "the parameters of" in refused_in_one_line(copy)
+
+
+def test_a_file_more_does_no_harm(copy, params):
+    (copy / "params" / "notes.txt").write_text("mine")
+    assert equal(load_params(copy), params)
+
+
+def test_missing_pieces_are_named(copy, tmp_path):
+    (copy / "params" / "manifest.ocdbt").unlink()
+    assert "params/manifest.ocdbt is missing" in refused_in_one_line(copy)
     shutil.rmtree(copy / "params")
     assert "no params directory" in refused_in_one_line(copy)
     (copy / "config.json").unlink()
