@@ -17,13 +17,12 @@ from convert.torch_files import ZIP_MAGIC, read_torch_file, write_torch_file
 from convert.variants import infer_config
 from sam_jax.checkpoints import (
     CheckpointInfo,
-    check_config,
     check_destination,
     flat_shapes,
     load_checkpoint,
     save_checkpoint,
 )
-from sam_jax.configs import SamConfig, config_from_json, config_to_json
+from sam_jax.configs import SamConfig, check_config, config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.types import Params
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from convert.sam import entries
 from convert.tables import HUGGING_FACE, OFFICIAL, Shape
-from sam_jax.checkpoints import check_config
-from sam_jax.configs import CONFIGS, ImageEncoderConfig, SamConfig
+from sam_jax.configs import CONFIGS, ImageEncoderConfig, SamConfig, check_config
 from sam_jax.errors import CheckpointError
 
 # Where each naming counts blocks and layers.

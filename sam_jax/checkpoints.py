@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sam_jax.configs import SamConfig, config_from_json, config_to_json
+from sam_jax.configs import SamConfig, check_config, config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.models.sam import variable_shapes
 from sam_jax.types import Params
@@ -174,59 +174,6 @@ def fingerprint(config: SamConfig, params: Params) -> str:
 def flat_shapes(config: SamConfig) -> Mapping[str, Any]:
     """The shapes of all variables of `Sam(config)`, by path: "params/mask_decoder/iou_token"."""
     return MappingProxyType(flatten_dict(variable_shapes(config), sep="/"))
-
-
-def check_config(config: SamConfig) -> None:
-    """Refuses configurations that describe no model, or one too large to be meant.
-
-    Raises:
-      CheckpointError: with the field and what it may be.
-    """
-    vit = config.image_encoder
-    limits = {
-        "patch_size": (vit.patch_size, 1, 256),
-        "image_encoder.embed_dim": (vit.embed_dim, 1, 16384),
-        "depth": (vit.depth, 1, 128),
-        "num_heads": (vit.num_heads, 1, 1024),
-        "image_encoder.mlp_dim": (vit.mlp_dim, 1, 65536),
-        "window_size": (vit.window_size, 0, 1024),
-        "image_size": (config.image_size, 1, 32768),
-        "embed_dim": (config.embed_dim, 8, 16384),
-        "mask_in_channels": (config.mask_in_channels, 4, 16384),
-        "decoder_depth": (config.decoder_depth, 1, 64),
-        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
-        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
-        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
-        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
-        "iou_head_depth": (config.iou_head_depth, 1, 64),
-        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
-    }
-    for i, size in enumerate(vit.table_size_hw):
-        limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
-    for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
-    rules = {
-        "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
-        "global_attention_indexes must be below depth": all(
-            0 <= i < vit.depth for i in vit.global_attention_indexes
-        ),
-        "num_heads must divide image_encoder.embed_dim": vit.embed_dim % vit.num_heads == 0,
-        "image_size must be a multiple of patch_size": config.image_size % vit.patch_size == 0,
-        "embed_dim must be a multiple of 8": config.embed_dim % 8 == 0,
-        "mask_in_channels must be a multiple of 4": config.mask_in_channels % 4 == 0,
-        "decoder_num_heads x attention_downsample_rate must divide embed_dim": config.embed_dim
-        % (config.decoder_num_heads * config.attention_downsample_rate)
-        == 0,
-        "pixel_mean must be three finite numbers": len(config.pixel_mean) == 3
-        and bool(np.isfinite(config.pixel_mean).all()),
-        "pixel_std must be three positive numbers": len(config.pixel_std) == 3
-        and all(0 < value < np.inf for value in config.pixel_std),
-        "mask_threshold must be finite": bool(np.isfinite(config.mask_threshold)),
-    }
-    for rule, holds in rules.items():
-        if not holds:
-            raise CheckpointError(rule)
 
 
 def check_destination(path: str | os.PathLike, *, overwrite: bool = False) -> None:

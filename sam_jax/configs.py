@@ -1,6 +1,7 @@
 """Architectures as frozen values; the presets differ only in what `dataclasses.replace` changes."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,26 @@ VIT_H = replace(
         global_attention_indexes=(7, 15, 23, 31),
     ),
 )
+# The shipped preview (examples/small_model/train.py): a finer patch, because at 256 pixels masks of a
+# quarter of the usual token grid would be 64 pixels wide.
+TINY = SamConfig(
+    name="tiny",
+    image_encoder=ImageEncoderConfig(
+        patch_size=8,
+        embed_dim=128,
+        depth=6,
+        num_heads=4,
+        mlp_dim=384,
+        window_size=8,
+        global_attention_indexes=(2, 5),
+        table_size_hw=(32, 32),
+    ),
+    image_size=256,
+    embed_dim=96,
+    decoder_num_heads=4,
+    decoder_mlp_dim=256,
+    iou_head_hidden_dim=96,
+)
 # Every part of the real thing in miniature: windows that do not divide the grid, a global block,
 # three masks, and a decoder narrow enough to compile in seconds.
 TEST = SamConfig(
@@ -99,7 +120,7 @@ TEST = SamConfig(
     iou_head_hidden_dim=32,
 )
 
-CONFIGS = {config.name: config for config in (VIT_B, VIT_L, VIT_H, TEST)}
+CONFIGS = {config.name: config for config in (VIT_B, VIT_L, VIT_H, TINY, TEST)}
 
 
 def config_to_json(config: SamConfig) -> dict[str, Any]:
@@ -114,6 +135,59 @@ def config_from_json(values: Any) -> SamConfig:
       CheckpointError: a key is missing or unknown, or a value has the wrong type.
     """
     return _dataclass_from_json(SamConfig, values, "config")
+
+
+def check_config(config: SamConfig) -> None:
+    """Refuses configurations that describe no model, or one too large to be meant.
+
+    Raises:
+      CheckpointError: with the field and what it may be.
+    """
+    vit = config.image_encoder
+    limits = {
+        "patch_size": (vit.patch_size, 1, 256),
+        "image_encoder.embed_dim": (vit.embed_dim, 1, 16384),
+        "depth": (vit.depth, 1, 128),
+        "num_heads": (vit.num_heads, 1, 1024),
+        "image_encoder.mlp_dim": (vit.mlp_dim, 1, 65536),
+        "window_size": (vit.window_size, 0, 1024),
+        "image_size": (config.image_size, 1, 32768),
+        "embed_dim": (config.embed_dim, 8, 16384),
+        "mask_in_channels": (config.mask_in_channels, 4, 16384),
+        "decoder_depth": (config.decoder_depth, 1, 64),
+        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
+        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
+        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
+        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
+        "iou_head_depth": (config.iou_head_depth, 1, 64),
+        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
+    }
+    for i, size in enumerate(vit.table_size_hw):
+        limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
+    rules = {
+        "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
+        "global_attention_indexes must be below depth": all(
+            0 <= i < vit.depth for i in vit.global_attention_indexes
+        ),
+        "num_heads must divide image_encoder.embed_dim": vit.embed_dim % vit.num_heads == 0,
+        "image_size must be a multiple of patch_size": config.image_size % vit.patch_size == 0,
+        "embed_dim must be a multiple of 8": config.embed_dim % 8 == 0,
+        "mask_in_channels must be a multiple of 4": config.mask_in_channels % 4 == 0,
+        "decoder_num_heads x attention_downsample_rate must divide embed_dim": config.embed_dim
+        % (config.decoder_num_heads * config.attention_downsample_rate)
+        == 0,
+        "pixel_mean must be three finite numbers": len(config.pixel_mean) == 3
+        and all(map(math.isfinite, config.pixel_mean)),
+        "pixel_std must be three positive numbers": len(config.pixel_std) == 3
+        and all(0 < value < math.inf for value in config.pixel_std),
+        "mask_threshold must be finite": math.isfinite(config.mask_threshold),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise CheckpointError(rule)
 
 
 def _dataclass_from_json(cls: Any, values: Any, where: str) -> Any:
@@ -137,6 +211,9 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
         item = typing.get_args(hint)[0]
         if not isinstance(value, (list, tuple)):
             raise CheckpointError(f"{where} must be a list, not {value!r}")
+        length = len(typing.get_args(hint))
+        if typing.get_args(hint)[-1] is not Ellipsis and len(value) != length:
+            raise CheckpointError(f"{where} must be a list of {length}, not {value!r}")
         return tuple(_value_from_json(item, v, f"{where}[{i}]") for i, v in enumerate(value))
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or isinstance(value, bool):

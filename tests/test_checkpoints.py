@@ -13,14 +13,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sam_jax.checkpoints import (
-    check_config,
     fingerprint,
     load_checkpoint,
     load_params,
     read_info,
     save_checkpoint,
 )
-from sam_jax.configs import CONFIGS, TEST, VIT_H
+from sam_jax.configs import CONFIGS, TEST, VIT_H, check_config
 from sam_jax.errors import CheckpointError
 from sam_jax.models.sam import variable_shapes
 

@@ -167,23 +167,21 @@ def test_absent_points_change_nothing_wherever_they_are(variables, features):
     assert_same(decode(variables, features, padded), decode(variables, features, prompts))
 
 
-def test_absent_points_get_no_gradient_and_give_none(variables, features):
+def test_absent_points_get_no_gradient_and_spoil_none(variables, features):
+    """What is masked out with infinities must not come back as NaN."""
     prompts = point_prompts()
-    filler = normal(2, 3, 2, 2, seed=8, scale=1e4)
+    points = jnp.concatenate([prompts.points, normal(2, 3, 2, 2, seed=8, scale=1e4)], axis=2)
     labels = jnp.concatenate([prompts.labels, jnp.full((2, 3, 2), -2)], axis=2)
 
-    def scalar(params, points, labels):
+    def scalar(params, points):
         own = {**variables, "params": params}
         logits, iou = plain_decode(own, features, Prompts(points=points, labels=labels))
         return jnp.sum(jnp.sin(logits)) + jnp.sum(iou)
 
-    gradient = quick_jit(jax.grad(scalar, argnums=(0, 1)))
-    params, points = gradient(variables["params"], prompts.points, prompts.labels)
-    padded_points = jnp.concatenate([prompts.points, filler], axis=2)
-    padded_params, padded = gradient(variables["params"], padded_points, labels)
-    assert not np.any(padded[:, :, 2:])
-    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(params))
-    assert_same((padded[:, :, :2], padded_params), (points, params), atol=1e-4 * scale)
+    of_params, of_points = quick_jit(jax.grad(scalar, argnums=(0, 1)))(variables["params"], points)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(of_params))
+    assert np.all(of_points[:, :, :2])
+    assert not np.any(of_points[:, :, 2:])
 
 
 def test_boxes_are_their_corners(variables, features):
