@@ -128,9 +128,8 @@ def save_checkpoint(
             f"a checkpoint is stored as float32, bfloat16 or float16, not {stored_dtype}"
         )
     check_config(config)
+    check_params(config, params)
     flat = {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
-    found = {name: (value.shape, value.dtype) for name, value in flat.items()}
-    _check_entries("the parameters are not those of the configuration:", found, flat_shapes(config))
     with np.errstate(over="ignore"):  # what overflows is reported below
         flat = {name: value.astype(stored_dtype, copy=False) for name, value in flat.items()}
     broken = [f"not finite: {n}" for n, v in flat.items() if not np.isfinite(v).all()]
@@ -230,6 +229,19 @@ def _info(path: Path, record: dict[str, Any]) -> CheckpointInfo:
     if not isinstance(source, dict | None) or not isinstance(fingerprint_, str):
         raise CheckpointError(f"{where} is damaged: source or fingerprint is missing or no text")
     return CheckpointInfo(config, source, fingerprint_)
+
+
+def check_params(config: SamConfig, params: Params) -> None:
+    """Refuses parameters that are not those of a configuration; looks at no value.
+
+    Raises:
+      CheckpointError: lists every missing, unexpected, misshapen and mistyped entry.
+    """
+    found = {
+        name: (np.shape(leaf), np.dtype(jnp.result_type(leaf)))
+        for name, leaf in flatten_dict(params, sep="/").items()
+    }
+    _check_entries("the parameters are not those of the configuration:", found, flat_shapes(config))
 
 
 def _check_entries(

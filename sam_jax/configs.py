@@ -80,8 +80,8 @@ VIT_H = replace(
         global_attention_indexes=(7, 15, 23, 31),
     ),
 )
-# The shipped preview (examples/small_model/train.py): a finer patch, because at 256 pixels masks of a
-# quarter of the usual token grid would be 64 pixels wide.
+# The shipped preview (examples/small_model): a finer patch, because with the usual one the masks of
+# a 256-pixel input would be 64 pixels wide.
 TINY = SamConfig(
     name="tiny",
     image_encoder=ImageEncoderConfig(

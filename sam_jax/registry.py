@@ -118,6 +118,8 @@ def checkpoint_path(name: str | os.PathLike) -> Path:
                 f"this installation has no built-in model {name!r}; run: sam-jax download vit_b, "
                 "then name the checkpoint vit_b"
             )
+    if not os.fspath(name):
+        raise CheckpointError("the checkpoint's name is empty; give a name or a directory")
     path = Path(name)
     if path.suffix.lower() in _TORCH_SUFFIXES and not path.is_dir():
         missing = "" if path.exists() else ", and there is none at that path"

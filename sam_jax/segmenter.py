@@ -58,15 +58,19 @@ class Segmenter:
           prompt_batch: prompts decoded at once, at most; bounds the memory of many prompts.
 
         Raises:
-          InputError: the image size is no multiple of the patch size, or a batch is below 1.
+          InputError: the image size is no multiple of the patch size, the type is another, or a
+            batch is below 1.
+          CheckpointError: the parameters are not those of the configuration; all are listed.
         """
         patch = config.image_encoder.patch_size
-        if config.image_size < patch or config.image_size % patch:
-            raise InputError(
-                f"image_size {config.image_size} is not a multiple of the patch size {patch}"
-            )
+        size = config.image_size
+        if not isinstance(size, int) or size < patch or size % patch:
+            raise InputError(f"image_size {size!r} is not a multiple of the patch size {patch}")
+        if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
+            raise InputError(f"dtype {jnp.dtype(dtype)} is neither float32 nor bfloat16")
         if image_batch < 1 or prompt_batch < 1:
             raise InputError("image_batch and prompt_batch must be at least 1")
+        checkpoints.check_params(config, params)
         self.config = config
         self.params = jax.device_put(params)
         self._model = Sam(config, dtype)
@@ -249,6 +253,12 @@ class Segmenter:
             raise InputError(
                 f"{where}the embedding was made by another model ({embedding.fingerprint[:12]}, "
                 f"this one is {self.fingerprint[:12]}); encode the image again with this model"
+            )
+        shape = tuple(embedding.features.shape)
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != self.config.embed_dim:
+            raise InputError(
+                f"{where}the embedding has features of shape {shape}, not "
+                f"(side, side, {self.config.embed_dim}); encode the image again"
             )
         input_size = self._input_size(embedding)
         size_hw = embedding.size_hw

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax import InputError, Segmenter
+from sam_jax import CheckpointError, InputError, Segmenter
 from sam_jax.configs import TEST
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.models.sam import Sam, variable_shapes
@@ -183,6 +183,25 @@ def test_embeddings_of_another_model_are_refused(segmenter, embeddings):
         )
     with pytest.raises(InputError, match="needs an embedding"):
         segmenter.predict(np.zeros((8, 8, 3), np.uint8), points=[[5, 6]])
+
+
+@pytest.mark.parametrize("part", [np.s_[:, :3], np.s_[..., :3], np.s_[0]])
+def test_an_embedding_cut_to_pieces_is_refused(segmenter, embeddings, part):
+    broken = replace(embeddings[0], features=embeddings[0].features[part])
+    with pytest.raises(InputError, match="encode the image again"):
+        segmenter.predict(broken, points=[[5, 6]])
+
+
+def test_parameters_of_another_configuration_are_listed_at_once(params):
+    with pytest.raises(CheckpointError) as error:
+        Segmenter(replace(TEST, embed_dim=64), params)
+    assert str(error.value).count("wrong shape") > 10
+
+
+@pytest.mark.parametrize("options", [{"dtype": jnp.float16}, {"image_batch": 0}])
+def test_options_out_of_range_are_refused(params, options):
+    with pytest.raises(InputError):
+        Segmenter(TEST, params, **options)
 
 
 def test_a_loaded_embedding_gives_the_same_answer(segmenter, embeddings, tmp_path):
