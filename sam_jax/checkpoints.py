@@ -146,6 +146,8 @@ def save_checkpoint(
     with _directory_written_aside(path) as directory:
         with ocp.PyTreeCheckpointer() as writer:
             writer.save(directory / "params", unflatten_dict(flat, sep="/"))
+        # Orbax notes there which path it wrote to: a file's maker is nobody else's business.
+        (directory / "params" / "commit_success.txt").unlink(missing_ok=True)
         record["files"] = _file_checksums(directory / "params")
         (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     return info

@@ -37,7 +37,8 @@ class Attention(nn.Module):
         for axis, size, table_size in zip("hw", (height, width), self.table_size_hw, strict=True):
             shape = (2 * table_size - 1, head_dim)
             table = self.param(f"rel_pos_{axis}", nn.initializers.zeros, shape, jnp.float32)
-            tables.append(relative_positions(table, size).astype(self.dtype))
+            # NumPy parameters that a user's jit closes over cannot be indexed by its tracers.
+            tables.append(relative_positions(jnp.asarray(table), size).astype(self.dtype))
         out = grid_attention(query, key, value, *tables)
         out = jnp.moveaxis(out, 1, 3).reshape(batch, height, width, channel)
         return nn.Dense(channel, dtype=self.dtype, name="proj")(out)
@@ -128,7 +129,9 @@ class ImageEncoder(nn.Module):
             (*config.table_size_hw, config.embed_dim),
             jnp.float32,
         )
-        x = x + resize_position_grid(table, (x.shape[1], x.shape[2])).astype(self.dtype)
+        x = x + resize_position_grid(jnp.asarray(table), (x.shape[1], x.shape[2])).astype(
+            self.dtype
+        )
         block_class = nn.remat(Block) if self.remat else Block
         for i in range(config.depth):
             window = 0 if i in config.global_attention_indexes else config.window_size

@@ -132,6 +132,13 @@ def test_calling_the_model_is_encoding_and_decoding(variables, images):
     assert_same(whole, decode(variables, encode(variables, images), prompts))
 
 
+def test_numpy_parameters_may_be_closed_over_by_a_users_jit(variables, images):
+    """`load_params` gives NumPy arrays; indexing one of those by a tracer would fail."""
+    host = jax.tree.map(np.asarray, variables)
+    ours = quick_jit(lambda images: Sam(TEST).apply(host, images, point_prompts()))(images)
+    assert_same(ours, Sam(TEST).apply(variables, images, point_prompts()))
+
+
 def test_a_batch_of_images_and_prompts_equals_one_by_one(variables, features):
     prompts = point_prompts()
     prompts = prompts.replace(masks=normal(2, 3, 20, 28, seed=6, scale=4.0))
