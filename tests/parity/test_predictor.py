@@ -175,10 +175,9 @@ def test_bfloat16_masks_overlap_with_float32_ones(vit_b):
     print(
         f"\nbfloat16: mask IoU with float32 from {min(overlaps):.4f}, mean {np.mean(overlaps):.4f}"
     )
-    # Random weights leave many more pixels near the threshold than trained ones, for which the
-    # contract asks 0.99 of every mask.
-    assert np.mean(overlaps) >= 0.99
-    assert min(overlaps) >= 0.98
+    # Random weights leave many more pixels near the threshold than trained ones: 0.9902 was the
+    # least when this was written.
+    assert min(overlaps) >= 0.99
 
 
 @pytest.mark.slow
