@@ -12,7 +12,7 @@ from sam_jax.version import __version__
 
 if TYPE_CHECKING:
     from sam_jax.checkpoints import load_checkpoint, load_params, save_checkpoint
-    from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L, SamConfig
+    from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
     from sam_jax.embeddings import ImageEmbedding
     from sam_jax.images import read_image
     from sam_jax.models.sam import Sam
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "sam_jax.checkpoints": ("load_checkpoint", "load_params", "save_checkpoint"),
-    "sam_jax.configs": ("CONFIGS", "TEST", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
+    "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
     "sam_jax.embeddings": ("ImageEmbedding",),
     "sam_jax.images": ("read_image",),
     "sam_jax.models.sam": ("Sam",),
@@ -37,6 +37,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "CONFIGS",
     "TEST",
+    "TINY",
     "VIT_B",
     "VIT_H",
     "VIT_L",

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+import sam_jax
 from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L, config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.models.sam import variable_shapes
@@ -13,6 +14,10 @@ from sam_jax.models.sam import variable_shapes
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_configuration_survives_json(config):
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+def test_every_preset_is_a_public_name():
+    assert all(getattr(sam_jax, name.upper()) is config for name, config in CONFIGS.items())
 
 
 def without(values, key):
