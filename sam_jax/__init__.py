@@ -11,6 +11,8 @@ from sam_jax.errors import CheckpointError, InputError
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:
+    from sam_jax.automatic.options import PRESETS, GenerateOptions
+    from sam_jax.automatic.records import GeneratedMasks
     from sam_jax.checkpoints import load_checkpoint, load_params, save_checkpoint
     from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
     from sam_jax.embeddings import ImageEmbedding
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from sam_jax.types import Prompts
 
 _HOMES = {
+    "sam_jax.automatic.options": ("PRESETS", "GenerateOptions"),
+    "sam_jax.automatic.records": ("GeneratedMasks",),
     "sam_jax.checkpoints": ("load_checkpoint", "load_params", "save_checkpoint"),
     "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
     "sam_jax.embeddings": ("ImageEmbedding",),
@@ -36,12 +40,15 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CONFIGS",
+    "PRESETS",
     "TEST",
     "TINY",
     "VIT_B",
     "VIT_H",
     "VIT_L",
     "CheckpointError",
+    "GenerateOptions",
+    "GeneratedMasks",
     "ImageEmbedding",
     "InputError",
     "MaskPrediction",

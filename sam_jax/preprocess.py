@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Float64, Int32, UInt8
 from PIL import Image
 
 from sam_jax.configs import SamConfig
@@ -145,15 +145,20 @@ def scale_prompts(prompts: ImagePrompts, size_hw: tuple[int, int], image_size: i
     Each axis has its own factor (new size over old size, in float64). The half pixel that the
     original adds to them later is left to the model.
     """
-    height, width = size_hw
-    new_height, new_width = resized_hw(size_hw, image_size)
-    factors_xy = np.array([new_width / width, new_height / height])
+    factors_xy = scale_factors_xy(size_hw, image_size)
     points, boxes = prompts.points, prompts.boxes
     if points is not None:
         points = (points * factors_xy).astype(np.float32)
     if boxes is not None:
         boxes = (boxes * np.tile(factors_xy, 2)).astype(np.float32)
     return replace(prompts, points=points, boxes=boxes)
+
+
+def scale_factors_xy(size_hw: tuple[int, int], image_size: int) -> Float64[np.ndarray, " 2"]:
+    """By how much x and y grow from the image's frame to the model's."""
+    height, width = size_hw
+    new_height, new_width = resized_hw(size_hw, image_size)
+    return np.array([new_width / width, new_height / height])
 
 
 def mask_to_logits(mask: object, config: SamConfig) -> Float32[np.ndarray, "s s"]:

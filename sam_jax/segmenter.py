@@ -12,6 +12,10 @@ import numpy as np
 from PIL import Image
 
 from sam_jax import checkpoints
+from sam_jax.automatic.generator import generate_masks
+from sam_jax.automatic.grids import Crop
+from sam_jax.automatic.options import generate_options
+from sam_jax.automatic.records import GeneratedMasks
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import InputError
@@ -192,6 +196,56 @@ class Segmenter:
         out = list(zip(scores, logits, strict=True))
         return out if many else out[0]
 
+    def generate(
+        self,
+        image: ImageLike | ImageEmbedding,
+        *,
+        preset: str = "default",
+        output_mode: str = "binary_mask",
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Masks of everything in an image (the original's `SamAutomaticMaskGenerator.generate`).
+
+        Args:
+          image: as for `encode`; or an embedding of this model, without crop layers or tiles.
+          preset: "default", "fast", "dense" or "paper", see `automatic.options.PRESETS`.
+          output_mode: "binary_mask", "uncompressed_rle" or "coco_rle": what `segmentation` is.
+          **options: fields of `automatic.options.GenerateOptions`, such as `points_per_side`,
+            `pred_iou_thresh`, `crop_n_layers`, `min_mask_region_area`, `nms`, `tile_size`.
+
+        Returns:
+          One dict a mask, with the original's keys; see `GeneratedMasks.records`.
+
+        Raises:
+          InputError: the image cannot be read, an option is unknown or out of its range, or an
+            embedding is of another model or given with crops.
+        """
+        return self.generate_masks(image, preset=preset, **options).records(output_mode)
+
+    def generate_masks(
+        self, image: ImageLike | ImageEmbedding, *, preset: str = "default", **options: Any
+    ) -> GeneratedMasks:
+        """As `generate`, but the masks stay runs, with a report of what each filter dropped."""
+        chosen = generate_options(preset, **options)
+        if isinstance(image, ImageEmbedding):
+            if chosen.crop_n_layers or chosen.tile_size:
+                raise InputError(
+                    "crops and tiles are encoded one by one: give the image, not its embedding"
+                )
+            self._check_embedding(image)
+            embedding = image
+            return generate_masks(
+                self._model, self.params, lambda _: embedding.features, image.size_hw, chosen
+            )
+        pixels = read_image(image)
+
+        def features_of(crop: Crop) -> jax.Array:
+            x0, y0, x1, y1 = crop.box
+            return self._encode_list([pixels[y0:y1, x0:x1]])[0].features
+
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        return generate_masks(self._model, self.params, features_of, size_hw, chosen)
+
     def _encode_list(self, images: Sequence[ImageLike]) -> list[ImageEmbedding]:
         if not images:
             raise InputError("the list of images is empty")
@@ -242,8 +296,7 @@ class Segmenter:
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
         return _decode(self._model, bool(multimask), self.params, features, prompts)
 
-    def _model_prompts(self, embedding, given, image: int | None) -> ImagePrompts:
-        where = "" if image is None else f"image {image}: "
+    def _check_embedding(self, embedding: Any, where: str = "") -> None:
         if not isinstance(embedding, ImageEmbedding):
             raise InputError(
                 f"{where}predict needs an embedding from encode(image), "
@@ -260,6 +313,10 @@ class Segmenter:
                 f"{where}the embedding has features of shape {shape}, not "
                 f"(side, side, {self.config.embed_dim}); encode the image again"
             )
+
+    def _model_prompts(self, embedding, given, image: int | None) -> ImagePrompts:
+        where = "" if image is None else f"image {image}: "
+        self._check_embedding(embedding, where)
         input_size = self._input_size(embedding)
         size_hw = embedding.size_hw
         try:

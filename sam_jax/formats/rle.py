@@ -40,7 +40,13 @@ def encode_rle(mask: Bool[np.ndarray, "height width"]) -> Rle:
     runs = np.diff(ends, prepend=0)
     if columns.size and columns[0]:
         runs = np.concatenate([[0], runs])
-    return {"size": list(mask.shape), "counts": _runs_to_text(runs.astype(np.int64))}
+    height, width = mask.shape
+    return counts_to_rle(runs, (height, width))
+
+
+def counts_to_rle(counts: Int[np.ndarray, " runs"], size_hw: tuple[int, int]) -> Rle:
+    """Compressed RLE of run lengths, of zeros and ones in turn, zeros first."""
+    return {"size": list(size_hw), "counts": _runs_to_text(counts.astype(np.int64))}
 
 
 def decode_rle(rle: Any) -> Bool[np.ndarray, "height width"]:

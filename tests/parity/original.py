@@ -136,13 +136,31 @@ def _torchvision_stand_in() -> dict[str, ModuleType]:
         # All that torchvision does with a Pillow image; Pillow's bilinear filter antialiases.
         return image.resize(size_hw[::-1], Image.Resampling.BILINEAR)
 
-    def unused(*_):
-        raise NotImplementedError("install torchvision to run the original's mask generator")
+    def batched_nms(boxes, scores, categories, iou_threshold: float) -> torch.Tensor:
+        # The original knows one category. Scores are sorted stably; overlaps are float32, the
+        # threshold is not.
+        assert not categories.any()
+        order = torch.argsort(scores, descending=True, stable=True).tolist()
+        values = boxes.numpy().astype(np.float32)
+        kept: list[int] = []
+        for i in order:
+            if all(overlap(values[i], values[k]) <= iou_threshold for k in kept):
+                kept.append(i)
+        return torch.tensor(kept, dtype=torch.int64)
+
+    def overlap(a: np.ndarray, b: np.ndarray) -> float:
+        sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+        shared = sides[0] * sides[1]
+        either = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
+        return float(shared / either) if either else 0.0
+
+    def box_area(boxes: torch.Tensor) -> torch.Tensor:
+        return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
     names = ("torchvision", "torchvision.ops", "torchvision.transforms")
     modules = {name: ModuleType(name) for name in names}
     functions = ModuleType("torchvision.transforms.functional")
     functions.to_pil_image, functions.resize = to_pil_image, resize  # type: ignore[attr-defined]
     boxes = ModuleType("torchvision.ops.boxes")
-    boxes.batched_nms, boxes.box_area = unused, unused  # type: ignore[attr-defined]
+    boxes.batched_nms, boxes.box_area = batched_nms, box_area  # type: ignore[attr-defined]
     return {**modules, functions.__name__: functions, boxes.__name__: boxes}

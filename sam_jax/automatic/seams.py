@@ -1,0 +1,125 @@
+"""Joining what the seams of tiles cut: the parts of one object that neighbouring tiles found."""
+
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+
+from sam_jax.automatic.candidates import Candidates, concatenated
+from sam_jax.automatic.grids import Crop
+from sam_jax.automatic.runs import Box, Runs, runs_of_mask
+
+# A mask that comes this close to the end of its tile, in pixels, may go on behind it.
+_REACH = 2
+
+
+def joined_over_seams(
+    candidates: Candidates, tiles: list[Crop], size_hw: tuple[int, int], threshold: float
+) -> Candidates:
+    """Masks of different tiles that are one object, as one mask.
+
+    Two masks of overlapping tiles belong together when one of them is cut by the end of its tile
+    and, where the tiles overlap, they agree: intersection over union of what lies there above
+    `threshold`. Each mask is joined with at most one of every other tile; chains of such pairs
+    become one mask, with the mean of their scores by area and all of their points.
+    """
+    boxes = candidates.boxes
+    cut = _is_cut(boxes, candidates.crops, size_hw)
+    members = {tile.box: np.flatnonzero((candidates.crops == tile.box).all(1)) for tile in tiles}
+    parent = np.arange(len(candidates))
+    for first, second in combinations(members, 2):
+        overlap = _intersection(first, second)
+        if overlap is None:
+            continue
+        ours, theirs = (_inside(boxes, members[tile], overlap) for tile in (first, second))
+        agreement = _agreement(candidates.runs, ours, theirs, overlap)
+        agreement[~(cut[ours][:, None] | cut[theirs][None, :])] = 0
+        for i, j in _best_pairs(agreement, threshold):
+            parent[_root(parent, ours[i])] = _root(parent, theirs[j])
+    roots = np.array([_root(parent, i) for i in range(len(candidates))], np.int64)
+    groups = [np.flatnonzero(roots == root) for root in dict.fromkeys(roots.tolist())]
+    return concatenated([_joined(candidates.take(group), size_hw) for group in groups])
+
+
+def _is_cut(boxes: Int64[np.ndarray, "n 4"], crops: Int64[np.ndarray, "n 4"], size_hw):
+    ends = np.array([0, 0, size_hw[1], size_hw[0]])
+    last = np.array([0, 0, 1, 1])  # a box ends with a pixel, a crop behind it
+    return np.any((np.abs(boxes - (crops - last)) <= _REACH) & (crops != ends), axis=1)
+
+
+def _intersection(a: Box, b: Box) -> Box | None:
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _inside(
+    boxes: Int64[np.ndarray, "n 4"], members: Int64[np.ndarray, " m"], area: Box
+) -> Int64[np.ndarray, " some"]:
+    """Those of the members whose boxes reach into the area."""
+    x0, y0, x1, y1 = boxes[members].T
+    meets = (x0 < area[2]) & (x1 >= area[0]) & (y0 < area[3]) & (y1 >= area[1])
+    return members[meets]
+
+
+def _agreement(
+    runs: list[Runs], ours: Int64[np.ndarray, " a"], theirs: Int64[np.ndarray, " b"], area: Box
+) -> Float[np.ndarray, "a b"]:
+    """Intersection over union of every pair, of the pixels in the area alone."""
+    agreement = np.zeros((len(ours), len(theirs)))
+    if not agreement.size:
+        return agreement
+    packed = np.stack([_packed(runs[j], area) for j in theirs])
+    sizes = np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
+    for row, i in enumerate(ours):
+        mine = _packed(runs[i], area)
+        shared = np.bitwise_count(packed & mine).sum(axis=1, dtype=np.int64)
+        either = sizes + np.bitwise_count(mine).sum(dtype=np.int64) - shared
+        agreement[row] = shared / np.maximum(either, 1)
+    return agreement
+
+
+def _packed(runs: Runs, area: Box) -> UInt8[np.ndarray, " bytes"]:
+    return np.packbits(runs.mask(area))
+
+
+def _best_pairs(agreement: Float[np.ndarray, "a b"], threshold: float) -> list[tuple[int, int]]:
+    """Pairs above the threshold, the best first, each row and column once."""
+    rows, columns = np.nonzero(agreement > threshold)
+    order = np.argsort(-agreement[rows, columns], kind="stable")
+    taken_rows, taken_columns, pairs = set(), set(), []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows.add(row)
+            taken_columns.add(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _root(parent: Int64[np.ndarray, " n"], i: int) -> int:
+    while parent[i] != i:
+        i = parent[i]
+    return int(i)
+
+
+def _joined(parts: Candidates, size_hw: tuple[int, int]) -> Candidates:
+    if len(parts) == 1:
+        return parts
+    box = np.concatenate([parts.boxes[:, :2].min(0), parts.boxes[:, 2:].max(0)])
+    crop = np.concatenate([parts.crops[:, :2].min(0), parts.crops[:, 2:].max(0)])
+    window = (int(box[0]), int(box[1]), int(box[2]) + 1, int(box[3]) + 1)
+    mask = parts.runs[0].mask(window)
+    for runs in parts.runs[1:]:
+        mask = mask | runs.mask(window)
+    areas = np.array([runs.area for runs in parts.runs], np.float64)
+    predicted_iou, stability_score = (
+        np.average(scores, weights=areas, keepdims=True).astype(np.float32)
+        for scores in (parts.predicted_iou, parts.stability_score)
+    )
+    return Candidates(
+        predicted_iou,
+        stability_score,
+        box[None],
+        crop[None],
+        [np.concatenate(parts.points)],
+        [runs_of_mask(mask, window, size_hw)],
+    )
