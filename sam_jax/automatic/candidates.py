@@ -19,7 +19,7 @@ class Candidates:
       stability_score: see `GenerateOptions`; not a number for a mask of no pixel.
       boxes: x0 y0 x1 y1 of its outermost pixels, all inside it.
       crops: x0 y0 x1 y1 of the part of the image it was found in, x1 and y1 not included.
-      points: (x, y) of the points it was asked with, [k, 2] each.
+      points: (x, y) of the points it was asked with, [number, 2] each.
       runs: its pixels.
     """
 
@@ -27,7 +27,7 @@ class Candidates:
     stability_score: Float32[np.ndarray, " n"]
     boxes: Int64[np.ndarray, "n 4"]
     crops: Int64[np.ndarray, "n 4"]
-    points: list[Float64[np.ndarray, "k 2"]]
+    points: list[Float64[np.ndarray, "_ 2"]]
     runs: list[Runs]
 
     def __len__(self) -> int:

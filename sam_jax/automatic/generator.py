@@ -113,6 +113,8 @@ class _CropGenerator:
         under_way = None
         for start in range(0, len(self.points), self.room):
             batch = self.points[start : start + self.room]
+            # One decoder at a time: a CPU would run both, in twice the memory.
+            jax.block_until_ready(under_way)
             decoded = self._decode(batch)
             if under_way is not None:
                 yield from self._passing(*under_way)

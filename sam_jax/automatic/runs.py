@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, UInt8
+from jaxtyping import Bool, Int, Int32, Int64, UInt8
 
 from sam_jax.formats.rle import Rle, counts_to_rle
 
@@ -14,25 +14,27 @@ Box = tuple[int, int, int, int]
 class Runs:
     """A mask of an image, column by column: pixels starts[i] to ends[i] (not included) are inside.
 
+    Half the size of int64, for any image that is read (`images.MAX_PIXELS`).
+
     Attributes:
       starts: rising positions x * height + y of each run's first pixel.
       ends: one behind each run's last pixel; no run begins where another ends.
       size_hw: the image's height and width.
     """
 
-    starts: Int64[np.ndarray, " runs"]
-    ends: Int64[np.ndarray, " runs"]
+    starts: Int32[np.ndarray, " runs"]
+    ends: Int32[np.ndarray, " runs"]
     size_hw: tuple[int, int]
 
     @property
     def area(self) -> int:
         """Pixels inside."""
-        return int((self.ends - self.starts).sum())
+        return int((self.ends - self.starts).sum(dtype=np.int64))
 
     def counts(self) -> Int64[np.ndarray, " counts"]:
         """Lengths of the runs outside and inside in turn, outside first: uncompressed RLE."""
         pixels = self.size_hw[0] * self.size_hw[1]
-        edges = np.stack([self.starts, self.ends], axis=1).ravel()
+        edges = np.stack([self.starts, self.ends], axis=1).ravel().astype(np.int64)
         if not edges.size or edges[-1] != pixels:
             edges = np.append(edges, pixels)
         return np.diff(edges, prepend=0)
@@ -94,7 +96,7 @@ def _from_edges(
     """From the pixels of the box before which a column changes sides, in any order."""
     # Where one column's run ends at the image's bottom and the next begins at its top, both edges
     # have one position; either order of the two gives the same runs.
-    edges = np.sort((x + box[0]).astype(np.int64) * size_hw[0] + (y + box[1]))
+    edges = np.sort((x + box[0]).astype(np.int64) * size_hw[0] + (y + box[1])).astype(np.int32)
     starts, ends = edges[0::2], edges[1::2]
     apart = starts[1:] != ends[:-1]
     begins, stops = np.ones(len(starts), bool), np.ones(len(ends), bool)

@@ -28,7 +28,7 @@ MAX_WAITING = 64
 
 @struct.dataclass
 class Measured:
-    """What the filters want to know of K candidates, in the frame of their crop.
+    """What the filters want to know of K candidates or of one, in the frame of their crop.
 
     Attributes:
       high: pixels above the mask threshold plus the stability offset.
@@ -38,11 +38,11 @@ class Measured:
       changes: packed, see `runs.runs_of_changes`.
     """
 
-    high: Int[Array, " K"]
-    low: Int[Array, " K"]
-    area: Int[Array, " K"]
-    boxes: Int[Array, "K 4"]
-    changes: UInt8[Array, "K columns_by_8 rows"]
+    high: Int[Array, "*K"]
+    low: Int[Array, "*K"]
+    area: Int[Array, "*K"]
+    boxes: Int[Array, "*K 4"]
+    changes: UInt8[Array, "*K columns_by_8 rows"]
 
 
 @dataclass(frozen=True)

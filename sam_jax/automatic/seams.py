@@ -4,6 +4,8 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sam_jax.automatic.candidates import Candidates, concatenated
 from sam_jax.automatic.grids import Crop
@@ -26,7 +28,7 @@ def joined_over_seams(
     boxes = candidates.boxes
     cut = _is_cut(boxes, candidates.crops, size_hw)
     members = {tile.box: np.flatnonzero((candidates.crops == tile.box).all(1)) for tile in tiles}
-    parent = np.arange(len(candidates))
+    pairs: list[tuple[int, int]] = []
     for first, second in combinations(members, 2):
         overlap = _intersection(first, second)
         if overlap is None:
@@ -34,11 +36,10 @@ def joined_over_seams(
         ours, theirs = (_inside(boxes, members[tile], overlap) for tile in (first, second))
         agreement = _agreement(candidates.runs, ours, theirs, overlap)
         agreement[~(cut[ours][:, None] | cut[theirs][None, :])] = 0
-        for i, j in _best_pairs(agreement, threshold):
-            parent[_root(parent, ours[i])] = _root(parent, theirs[j])
-    roots = np.array([_root(parent, i) for i in range(len(candidates))], np.int64)
-    groups = [np.flatnonzero(roots == root) for root in dict.fromkeys(roots.tolist())]
-    return concatenated([_joined(candidates.take(group), size_hw) for group in groups])
+        pairs += [(int(ours[i]), int(theirs[j])) for i, j in _best_pairs(agreement, threshold)]
+    return concatenated(
+        [_joined(candidates.take(group), size_hw) for group in _chains(pairs, len(candidates))]
+    )
 
 
 def _is_cut(boxes: Int64[np.ndarray, "n 4"], crops: Int64[np.ndarray, "n 4"], size_hw):
@@ -95,10 +96,12 @@ def _best_pairs(agreement: Float[np.ndarray, "a b"], threshold: float) -> list[t
     return pairs
 
 
-def _root(parent: Int64[np.ndarray, " n"], i: int) -> int:
-    while parent[i] != i:
-        i = parent[i]
-    return int(i)
+def _chains(pairs: list[tuple[int, int]], count: int) -> list[Int64[np.ndarray, " group"]]:
+    """Groups of what pairs connect, in the order of their first members."""
+    i, j = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(i), bool), (i, j)), shape=(count, count))
+    group_of = connected_components(graph, directed=False)[1]
+    return [np.flatnonzero(group_of == group) for group in dict.fromkeys(group_of.tolist())]
 
 
 def _joined(parts: Candidates, size_hw: tuple[int, int]) -> Candidates:

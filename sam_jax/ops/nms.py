@@ -70,7 +70,7 @@ def nms(
 def float32_below(threshold: float) -> np.float32:
     """The largest float32 not above the threshold: torchvision compares float32 with float64."""
     rounded = np.float32(threshold)
-    return rounded if rounded <= threshold else np.nextafter(rounded, np.float32(-np.inf))
+    return rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf))
 
 
 @jax.jit

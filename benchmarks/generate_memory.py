@@ -1,0 +1,79 @@
+"""Peak memory of automatic generation as the grid grows: 16, 32 and 64 points a side.
+
+    python benchmarks/generate_memory.py [--model tiny|vit_b] [--image PHOTO]
+
+Each grid runs in a process of its own. What counts is the growth from grid to grid, beside what the
+runs of the masks take that pass the filters. With --loose nearly all do, as no setting that anybody
+uses lets them. ViT-B has random weights, and always loose filters.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+PHOTO = Path(__file__).parents[1] / "examples" / "photos" / "coffee.jpg"
+GRIDS = (16, 32, 64)
+# For the model in the package about what the released defaults are for the released models.
+USUAL = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6}
+LOOSE = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.9}
+
+
+def measure(model: str, image: str, points_per_side: int, loose: bool) -> None:
+    import jax
+    import numpy as np
+
+    from sam_jax import VIT_B, Segmenter
+    from sam_jax.models.sam import variable_shapes
+
+    if model == "vit_b":
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda leaf: 0.05 * rng.standard_normal(leaf.shape, np.float32), variable_shapes(VIT_B)
+        )
+        segmenter = Segmenter(VIT_B, params)
+    else:
+        segmenter = Segmenter.load(model)
+    masks = segmenter.generate_masks(
+        image,
+        points_per_side=points_per_side,
+        **(LOOSE if loose or model == "vit_b" else USUAL),
+    )
+    runs = sum(runs.starts.nbytes + runs.ends.nbytes for runs in masks.candidates.runs)
+    report = masks.report
+    passed = report["kept"] + report["duplicates in a crop"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak": peak, "passed": passed, "kept": len(masks), "runs": runs}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny", choices=["tiny", "vit_b"])
+    parser.add_argument("--image", default=str(PHOTO))
+    parser.add_argument("--loose", action="store_true", help="let nearly every mask pass")
+    parser.add_argument("--points-per-side", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.points_per_side:
+        measure(arguments.model, arguments.image, arguments.points_per_side, arguments.loose)
+        return
+    print(f"{arguments.model}, {arguments.image}")
+    print(
+        "points a side | pass the filters | kept | runs of the kept, MB | peak of the process, MB"
+    )
+    for grid in GRIDS:
+        command = [sys.executable, __file__, "--model", arguments.model, "--image", arguments.image]
+        command += ["--loose"] if arguments.loose else []
+        done = subprocess.run(
+            [*command, "--points-per-side", str(grid)], check=True, capture_output=True, text=True
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"{grid} | {found['passed']} | {found['kept']} | {found['runs'] / 1e6:.2f} | "
+            f"{found['peak'] / 1e6:.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
