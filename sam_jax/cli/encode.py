@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sam_jax.cli.folder_run import images_of, raise_failures, reading_ahead, remove_leftovers
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -51,9 +52,7 @@ def encode(
     Use the files with `sam-jax segment IMAGE --embedding F` or `ImageEmbedding.load`. Images that
     cannot be read are listed, the others are done, and the exit status is 2.
     """
-    from sam_jax.images import list_images
-
-    images = list_images(source) if source.is_dir() else [source]
+    images = images_of(source)
     path = find_checkpoint(checkpoint)
     check_output_folder(output)
     segmenter = load_segmenter(path, dtype)
@@ -63,19 +62,14 @@ def encode(
         for image in images
         if not (resume and _is_done(_embedding_path(output, image), segmenter.fingerprint))
     ]
+    remove_leftovers(output, [_embedding_path(output, image).name for image in left])
     failures = _encode_all(segmenter, left, output, batch_size)
     done, skipped = len(left) - len(failures), len(images) - len(left)
     if len(images) == 1 and failures:
         raise failures[0]
     already = f", {skipped} were there already" if skipped else ""
     click.echo(f"{output}: {done} of {len(images)} images encoded{already}")
-    if failures:
-        for failure in failures:
-            click.echo(f"failed: {failure}", err=True)
-        raise InputError(
-            f"{len(failures)} of {len(images)} images could not be encoded; mend or remove them, "
-            "and run it again with --resume"
-        )
+    raise_failures(failures, len(images), "encoded")
 
 
 def _encode_all(
@@ -107,17 +101,16 @@ def _batches(
     images: Sequence[Path], size: int, failures: list[InputError]
 ) -> Iterator[list[tuple[Path, "np.ndarray"]]]:
     """Images read, so many at a time; why others cannot be is appended to `failures`."""
-    from sam_jax.images import read_image
-
     batch: list[tuple[Path, np.ndarray]] = []
-    for image in images:
-        try:
-            batch.append((image, read_image(image)))
-        except InputError as error:
-            failures.append(error)
-        if len(batch) == size:
-            yield batch
-            batch = []
+    with reading_ahead(images) as readings:
+        for image, pixels in readings:
+            if isinstance(pixels, InputError):
+                failures.append(pixels)
+            else:
+                batch.append((image, pixels))
+            if len(batch) == size:
+                yield batch
+                batch = []
     if batch:
         yield batch
 

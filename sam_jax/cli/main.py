@@ -17,6 +17,7 @@ import click
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
+from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
 from sam_jax.cli.segment import segment
 from sam_jax.errors import InputError
@@ -117,7 +118,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (segment, encode, convert, download, info):
+for command in (segment, generate, encode, convert, download, info):
     main.add_command(command)
 
 if __name__ == "__main__":

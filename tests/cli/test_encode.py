@@ -111,3 +111,12 @@ def test_a_full_disk_leaves_no_half_file(run, checkpoint, monkeypatch):
     line = run.refused("encode", "photo.png", "--output", "out", "--checkpoint", checkpoint)
     assert line.startswith("cannot write out/photo.png.npz: No space left on device")
     assert outputs() == []
+
+
+def test_what_a_killed_run_left_is_removed(run, photos, checkpoint):
+    Path("out").mkdir()
+    end = "0123456789abcdef.part"
+    for name in ("a.png", "z.png"):
+        Path(f"out/.{name}.npz.{end}").write_bytes(b"half")
+    run("encode", photos, "--output", "out", "--checkpoint", checkpoint)
+    assert outputs() == [f".z.png.npz.{end}", "a.jpg.npz", "a.png.npz", "b.webp.npz"]

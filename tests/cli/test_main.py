@@ -48,7 +48,7 @@ def test_help_and_version_answer_without_jax(run):
 
 
 def test_every_command_of_the_contract_is_there_and_no_stub(run):
-    assert set(main.commands) == {"segment", "encode", "convert", "download", "info"}
+    assert set(main.commands) == {"segment", "generate", "encode", "convert", "download", "info"}
     assert run().stdout == run("--help").stdout
     for name in main.commands:
         assert name in run().stdout

@@ -1,0 +1,223 @@
+"""`sam-jax generate`: everything in an image, or in every image of a folder."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_jax.cli.folder_run import (
+    images_of,
+    raise_failures,
+    reading_ahead,
+    remove_leftovers,
+    show_failures,
+)
+from sam_jax.cli.generated_files import (
+    INSTANCES,
+    LABELS,
+    OVERLAY,
+    OVERLAY_WITH_IDS,
+    check_instances,
+    check_names,
+    earlier_result,
+    write_instances,
+)
+from sam_jax.cli.generation_options import chosen_options, generation_options
+from sam_jax.cli.generation_run import GenerationRun
+from sam_jax.cli.loading import (
+    checkpoint_option,
+    dtype_option,
+    find_checkpoint,
+    load_segmenter,
+    mention_default,
+)
+from sam_jax.cli.output_files import FILE, check_output_folder
+from sam_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sam_jax.automatic.options import GenerateOptions
+
+
+@click.command(short_help="Masks of everything in images.")
+@click.argument("source", metavar="IMAGE|DIR", type=FILE)
+@click.option(
+    "--output",
+    type=FILE,
+    default=Path("sam-jax-output"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write to: photo.jpg becomes photo.json. Earlier results are replaced.",
+)
+@checkpoint_option
+@dtype_option
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["sa1b", "coco-rle", "polygon", "png"]),
+    multiple=True,
+    default=["sa1b"],
+    help="What to write; may be repeated. sa1b: a JSON for each image, as in the SA-1B dataset; "
+    "always written. coco-rle, polygon: one COCO file for all images, too, instances_rle.json or "
+    "instances_polygon.json. png: photo_labels.png, where a pixel's value is its mask's id.  "
+    "[default: sa1b]",
+)
+@click.option(
+    "--simplify",
+    type=float,
+    metavar="PX",
+    help="How far polygons may be from the mask's outline. Raising it leaves fewer corners.  "
+    "[default: 0, exact]",
+)
+@click.option("--resume", is_flag=True, help="Skip images that are finished, with these options.")
+@click.option(
+    "--overlay/--no-overlay",
+    default=None,
+    help="Draw the masks on the image, photo_overlay.jpg. Without either: for a single IMAGE.",
+)
+@click.option("--ids", is_flag=True, help="Write each mask's id on it in the overlay.")
+@click.option(
+    "--embeddings",
+    type=FILE,
+    metavar="DIR",
+    help="Use what `sam-jax encode` wrote there with the same checkpoint; images without an "
+    "embedding are encoded.",
+)
+@generation_options
+def generate(
+    source: Path,
+    output: Path,
+    checkpoint: str | None,
+    dtype: str,
+    preset: str,
+    formats: tuple[str, ...],
+    simplify: float | None,
+    resume: bool,
+    overlay: bool | None,
+    ids: bool,
+    embeddings: Path | None,
+    **knobs: Any,
+) -> None:
+    """Finds everything in IMAGE, or in every image directly inside DIR.
+
+    An image's JSON file is written last and says that the image is finished; with --resume a run
+    that was stopped goes on where it was. Images that cannot be read are listed, the others are
+    done, and the exit status is 2.
+    """
+    options = chosen_options(preset, knobs)
+    endings = {LABELS: "labels"} if "png" in formats else {}
+    if overlay or (overlay is None and not source.is_dir()):
+        endings[OVERLAY] = OVERLAY_WITH_IDS if ids else "overlay"
+    _check_combination(options, formats, simplify, ids and OVERLAY not in endings, embeddings)
+    images = images_of(source)
+    instances = [kind for kind in INSTANCES if kind in formats]
+    check_names(images, output, [INSTANCES[kind] for kind in instances])
+    path = find_checkpoint(checkpoint)
+    _check_output(output, source, bool(endings))
+    check_instances(output, instances)
+    earlier = {image: earlier_result(output, image, resume) for image in images}
+    names = [f"{image.stem}.json" for image in images]
+    remove_leftovers(output, [*names, *INSTANCES.values()])
+    # A single image is read first: it takes less time than loading the model.
+    single = None if source.is_dir() else _read_one(source)
+    segmenter = load_segmenter(path, dtype)
+    mention_default(checkpoint)
+    described = {
+        "name": checkpoint or path.name,
+        "model": segmenter.config.name,
+        "fingerprint": segmenter.fingerprint,
+        "dtype": dtype,
+    }
+    run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
+    left = [image for image in images if not run.is_finished(image)]
+    try:
+        with nullcontext(single) if single else reading_ahead(left) as reading:
+            run.do(reading if left else (), len(left))
+        finished = [image for image in images if image not in run.failures]
+        written = _write_instances(output, instances, finished, simplify or 0.0)
+    except InputError:
+        show_failures(run.failures.values())
+        raise
+    _print_result(run, source, len(left), written)
+    raise_failures(list(run.failures.values()), len(images), "done")
+
+
+def _check_combination(
+    options: "GenerateOptions",
+    formats: Sequence[str],
+    simplify: float | None,
+    ids_without_overlay: bool,
+    embeddings: Path | None,
+) -> None:
+    if simplify is not None and "polygon" not in formats:
+        raise InputError("--simplify is for polygons; add --format polygon")
+    if simplify is not None and not 0 <= simplify < math.inf:
+        raise InputError(f"--simplify is a number of pixels from 0 on, not {simplify}")
+    if ids_without_overlay:
+        raise InputError("--ids writes on the overlay; add --overlay")
+    if embeddings is None:
+        return
+    if options.crop_n_layers or options.tile_size:
+        raise InputError(
+            "--embeddings are of whole images; crop layers and tiles are encoded one by one, so "
+            "leave out one of the two"
+        )
+    if not embeddings.is_dir():
+        raise InputError(
+            f"--embeddings: there is no folder {embeddings}; make it with `sam-jax encode`"
+        )
+
+
+def _check_output(output: Path, source: Path, pictures: bool) -> None:
+    check_output_folder(output)
+    if pictures and source.is_dir() and output.is_dir() and output.samefile(source):
+        raise InputError(
+            "the next run would take pictures in the folder of the images for images; choose "
+            "another --output"
+        )
+
+
+def _read_one(image: Path) -> Iterator[tuple[Path, "np.ndarray | InputError"]]:
+    from sam_jax.images import read_image
+
+    return iter([(image, read_image(image))])
+
+
+def _write_instances(
+    output: Path, kinds: Sequence[str], finished: Sequence[Path], simplify: float
+) -> list[Path]:
+    try:
+        return [write_instances(output, kind, finished, simplify) for kind in kinds if finished]
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {output}: {error.strerror or error}; the images are finished, so "
+            "mend it and go on with --resume"
+        ) from error
+
+
+def _print_result(run: GenerationRun, source: Path, tried: int, instances: Sequence[Path]) -> None:
+    total, failed = len(run.earlier), len(run.failures)
+    if source.is_dir():
+        counts = [f"{tried - failed} of {total} images done"]
+        counts += [f"{total - tried} were there already"] if tried < total else []
+        counts += [f"{failed} failed"] if failed else []
+        click.echo(f"{run.output}: {', '.join(counts)}")
+    elif not failed:
+        already = "" if tried else "  was there already"
+        for name in [*run.pictures(source), f"{source.stem}.json"]:
+            click.echo(f"{run.output / name}{already}")
+    for path in instances:
+        click.echo(path)
+    if run.embeddings is not None and tried > failed:
+        click.echo(f"embeddings used for {run.embeddings_used} of {tried - failed} images")
+    width = len(str(run.report["candidates"]))
+    for name, count in run.report.items():
+        if count or name in ("candidates", "kept"):
+            click.echo(f"{count:>{width + 2}} {name}")
+    if run.report and not run.report["kept"]:
+        _, most = max((n, name) for name, n in run.report.items() if name != "candidates")
+        click.echo(f"no mask is left; most candidates were {most}", err=True)

@@ -1,0 +1,160 @@
+"""A run of automatic mask generation over images: which are finished, and doing the others."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
+from sam_jax.cli.progress import ProgressBar
+from sam_jax.errors import InputError
+from sam_jax.version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sam_jax.automatic.options import GenerateOptions
+    from sam_jax.embeddings import ImageEmbedding
+    from sam_jax.segmenter import Segmenter
+
+
+@dataclass
+class GenerationRun:
+    """What is done to every image, and how it went so far.
+
+    Attributes:
+      segmenter: the model.
+      checkpoint: what the JSON files say of it.
+      options: which masks are generated.
+      output: the folder to write to.
+      endings: of the names of the pictures to draw, and what they show.
+      embeddings: the folder of saved embeddings, if there is one.
+      earlier: what there is of each image.
+      failures: the images that could not be done, and why.
+      report: how many candidates there were, and how many of them each filter dropped.
+      embeddings_used: how many were there.
+    """
+
+    segmenter: "Segmenter"
+    checkpoint: Mapping[str, str]
+    options: "GenerateOptions"
+    output: Path
+    endings: Mapping[str, str]
+    embeddings: Path | None
+    earlier: Mapping[Path, EarlierResult]
+    failures: dict[Path, InputError] = field(default_factory=dict)
+    report: Counter[str] = field(default_factory=Counter)
+    embeddings_used: int = 0
+
+    def __post_init__(self) -> None:
+        # Grids of points cannot be typed.
+        self._options = {k: v for k, v in vars(self.options).items() if k != "point_grids"}
+        self._settings = settings_text(
+            self.checkpoint["fingerprint"], self.checkpoint["dtype"], self._options
+        )
+
+    def is_finished(self, image: Path) -> bool:
+        """Whether everything asked for is there, made with this model and these options."""
+        earlier = self.earlier[image]
+        return earlier.settings == self._settings and earlier.has_pictures(
+            self.output, self.pictures(image)
+        )
+
+    def do(self, images: Iterable[tuple[Path, "np.ndarray | InputError"]], count: int) -> None:
+        """Does images as they are read; those that cannot be done go to `failures`.
+
+        Args:
+          images: each with its pixels, or with the reason why it cannot be read.
+          count: how many they are.
+
+        Raises:
+          InputError: files cannot be written.
+        """
+        total = len(self.earlier)
+        finished = total - count
+        try:
+            with ProgressBar("generating", "images", count) as progress:
+                for number, (image, pixels) in enumerate(images, 1):
+                    try:
+                        self._do_one(image, pixels)
+                        finished += 1
+                    except InputError as error:
+                        self.failures[image] = error
+                    progress.update(number)
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.output}: {error.strerror or error}; {finished} of {total} "
+                "images are finished, so mend it and go on with --resume"
+            ) from error
+        except KeyboardInterrupt:
+            click.echo(
+                f"interrupted: {finished} of {total} images are finished, go on with --resume",
+                err=True,
+            )
+            raise
+
+    def pictures(self, image: Path) -> dict[str, str]:
+        """Names of the pictures to draw of an image, and what each shows."""
+        return {image.stem + ending: shows for ending, shows in self.endings.items()}
+
+    def _do_one(self, image: Path, pixels: "np.ndarray | InputError") -> None:
+        if isinstance(pixels, InputError):
+            raise pixels
+        earlier, pictures = self.earlier[image], self.pictures(image)
+        known = self._known_masks(image, pixels)
+        records, report = known or self._generate(image, pixels)
+        entry = {
+            "version": __version__,
+            "checkpoint": self.checkpoint,
+            "options": self._options,
+            "report": report,
+            "files": {**earlier.pictures, **pictures} if known else pictures,
+        }
+        replaced = None if known else earlier
+        write_image(self.output, image, pixels, records, entry, pictures, replaced)
+
+    def _known_masks(
+        self, image: Path, pixels: "np.ndarray"
+    ) -> tuple[Sequence[dict[str, Any]], Any] | None:
+        """Masks and report of an image that lacks only pictures."""
+        if self.earlier[image].settings != self._settings:
+            return None
+        from sam_jax.formats.sa1b import read_sa1b
+
+        try:
+            result = read_sa1b(self.output / f"{image.stem}.json")
+            report = result.extra["sam_jax"]["report"]
+        except (InputError, KeyError):
+            return None
+        return (result.records, report) if result.size_hw == pixels.shape[:2] else None
+
+    def _generate(
+        self, image: Path, pixels: "np.ndarray"
+    ) -> tuple[Sequence[dict[str, Any]], dict[str, int]]:
+        path = self.embeddings and self.embeddings / f"{image.name}.npz"
+        embedded = path is not None and path.exists()
+        source = _embedding(path, pixels) if path is not None and embedded else pixels
+        try:
+            masks = self.segmenter.generate_masks(source, **vars(self.options))
+        except InputError as error:
+            raise InputError(f"{path if embedded else image}: {error}") from error
+        self.embeddings_used += embedded
+        self.report.update(masks.report)
+        # What has no pixel has no place in any format, and must not count in ids and labels.
+        records = [record for record in masks.records("coco_rle") if record["area"]]
+        return records, masks.report
+
+
+def _embedding(path: Path, pixels: "np.ndarray") -> "ImageEmbedding":
+    from sam_jax.embeddings import ImageEmbedding
+
+    embedding = ImageEmbedding.load(path)
+    if embedding.size_hw != pixels.shape[:2]:
+        raise InputError(
+            f"{path} is the embedding of an image of {embedding.size_hw[1]}x"
+            f"{embedding.size_hw[0]} pixels, but this one is {pixels.shape[1]}x{pixels.shape[0]}"
+        )
+    return embedding

@@ -1,0 +1,136 @@
+"""Many masks in one grey PNG: each pixel's value says which mask it belongs to."""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8, UInt16
+from PIL import Image, PngImagePlugin
+from scipy import ndimage
+
+from sam_jax.errors import InputError
+from sam_jax.formats.rle import MAX_PIXELS, mask_area, mask_box
+
+MAX_MASKS = 65_535
+
+Labels = UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[int, int]) -> bytes:
+    """The content of a PNG file whose values are 0 for background and 1, 2, ... for the masks.
+
+    A mask's value is its index + 1, also where another mask is empty or hidden. Where masks overlap
+    the one with the smaller area is on top, of equals the first. 8 bits for up to 255 masks, else
+    16.
+
+    Args:
+      masks: all of the size `size_hw`; taken one at a time, so they may be made as they are drawn.
+      size_hw: height and width of the image.
+
+    Raises:
+      InputError: a mask is no boolean array of that size, there are more than `MAX_MASKS`, or the
+        size has no pixels or more than `rle.MAX_PIXELS`.
+    """
+    height, width = size_hw
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise InputError(f"a label PNG cannot have {width}x{height} pixels")
+    labels = np.zeros((height, width), np.uint16)
+    areas = np.empty(MAX_MASKS + 1, np.int64)
+    areas[0] = height * width + 1
+    count = 0
+    for mask in masks:
+        _check_mask(mask, (height, width), count)
+        count += 1
+        if count > MAX_MASKS:
+            raise InputError(f"a label PNG holds {MAX_MASKS} masks at most; leave some out")
+        x, y, box_width, box_height = mask_box(mask).tolist()
+        box = np.s_[y : y + box_height, x : x + box_width]
+        inside = mask[box]
+        areas[count] = mask_area(inside)
+        below = labels[box][inside]
+        labels[box][inside] = np.where(areas[below] > areas[count], np.uint16(count), below)
+    file = io.BytesIO()
+    picture = Image.fromarray(labels if count > 255 else labels.astype(np.uint8))
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def read_label_png(path: str | os.PathLike) -> Labels:
+    """The values of a label PNG: 0 background, 1, 2, ... masks.
+
+    Returns:
+      uint8 or uint16, as the file has 8 or 16 bits.
+
+    Raises:
+      InputError: the file cannot be read, is damaged, is no grey PNG of 8 or 16 bits (colours are
+        no labels), or has more than `rle.MAX_PIXELS` pixels.
+    """
+    name = f"label PNG {os.fspath(path)!r}"
+    if not Path(path).is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{name} does not exist, or is no regular file")
+    try:
+        with open(path, "rb") as file:
+            # Signature, the first chunk's length and type, then width, height, bits, colour type.
+            header = file.read(26)
+            _check_header(header, name)
+            file.seek(0)
+            # Pillow's own reader of the format: `Image.open` warns of large images.
+            picture = PngImagePlugin.PngImageFile(file)
+            if picture.mode not in ("L", "I;16", "I") or picture.size != _size(header):
+                raise InputError(f"{name} is damaged: it has two headers")
+            picture.load()
+    except InputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or "it is damaged or cut short"
+        raise InputError(f"{name} cannot be read: {reason}") from error
+    # On damaged files Pillow raises SyntaxError, ValueError, struct.error, zlib.error and more.
+    except Exception as error:
+        raise InputError(f"{name} cannot be read: it is damaged") from error
+    return np.asarray(picture).astype(np.uint8 if header[24] == 8 else np.uint16)
+
+
+def masks_of_labels(
+    labels: Labels,
+) -> Iterator[tuple[int, Bool[np.ndarray, "height width"]]]:
+    """Each value that occurs in a label image, from the lowest on, with the mask of its pixels.
+
+    The background, 0, is left out. Masks are made one at a time; they do not overlap, so what was
+    hidden under another mask is not there.
+    """
+    # `find_objects` takes signed integers.
+    for label, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), 1):
+        if box is not None:
+            mask = np.zeros(labels.shape, bool)
+            mask[box] = labels[box] == label
+            yield label, mask
+
+
+def _check_mask(mask: Any, size_hw: tuple[int, int], index: int) -> None:
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+        raise InputError(f"mask {index} is no boolean array")
+    if mask.shape != size_hw:
+        raise InputError(f"mask {index} has shape {mask.shape}, but the image is {size_hw}")
+
+
+def _check_header(header: bytes, name: str) -> None:
+    if not header.startswith(_SIGNATURE):
+        raise InputError(f"{name} is no PNG file")
+    if len(header) < 26 or header[12:16] != b"IHDR":
+        raise InputError(f"{name} is damaged or cut short")
+    width, height = _size(header)
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name} has {width}x{height} pixels, more than any image that is read")
+    bits, colour_type = header[24:26]
+    if colour_type != 0 or bits not in (8, 16):
+        raise InputError(f"{name} is no label PNG: those are grey, with 8 or 16 bits a pixel")
+
+
+def _size(header: bytes) -> tuple[int, int]:
+    """Width and height."""
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")

@@ -1,0 +1,558 @@
+"""`sam-jax generate`: whole results in every format, and none lost, whatever the disk does."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from pycocotools.coco import COCO
+
+from sam_jax import Segmenter, images
+from sam_jax.automatic.options import PRESETS, GenerateOptions
+from sam_jax.cli import generate as generate_module
+from sam_jax.cli import generated_files, generation_options, generation_run
+from sam_jax.cli.main import main
+from sam_jax.formats.label_png import label_png, read_label_png
+from sam_jax.formats.rle import decode_rle
+from sam_jax.formats.sa1b import read_sa1b
+
+OUT = Path("sam-jax-output")
+# The model knows nothing: everything passes, boxes are alike, and five masks are kept.
+KNOBS = {
+    "points_per_side": 4,
+    "pred_iou_thresh": 0.0,
+    "stability_score_thresh": 0.0,
+    "box_nms_thresh": 1.0,
+    "max_masks": 5,
+}
+ARGS = [
+    text for name, value in KNOBS.items() for text in (f"--{name.replace('_', '-')}", str(value))
+]
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint):
+    return Segmenter.load(checkpoint)
+
+
+@pytest.fixture
+def photos(folder):
+    """A folder with four images of one size, and a file that is no image."""
+    Path("photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.png", "c.webp", "d.png"):
+        pixels = rng.integers(0, 256, (61, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{name}")
+    Path("photos/notes.txt").write_text("no image")
+    return Path("photos")
+
+
+@pytest.fixture
+def generate(run, checkpoint):
+    def call(source, *args):
+        return run("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
+
+    return call
+
+
+@pytest.fixture
+def refused(run, checkpoint):
+    """A call that must be refused in one line, without a change to any file."""
+
+    def call(source, *args):
+        before = snapshot(Path())
+        line = run.refused("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
+        assert snapshot(Path()) == before
+        return line
+
+    return call
+
+
+@pytest.fixture
+def failing(checkpoint):
+    """The result of a call that must end with status 2."""
+
+    def call(source, *args):
+        arguments = ["generate", source, "--checkpoint", checkpoint, *ARGS, *args]
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 2
+        return result
+
+    return call
+
+
+def snapshot(folder):
+    """Every file under a folder, with what shows that it was not written again."""
+    return {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def names(folder=OUT):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def masks_of(path):
+    return [decode_rle(record["segmentation"]) for record in read_sa1b(path).records]
+
+
+def full_disk(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_one_image_gives_what_the_segmenter_gives(generate, segmenter, checkpoint):
+    result = generate("photo.png")
+    assert names() == ["photo.json", "photo_overlay.jpg"]
+    expected = segmenter.generate_masks("photo.png", **KNOBS)
+    written = read_sa1b(OUT / "photo.json")
+    assert (written.file_name, written.size_hw) == ("photo.png", (61, 90))
+    assert len(written.records) == 5
+    for record, wanted in zip(written.records, expected.records("coco_rle"), strict=True):
+        assert record.items() >= wanted.items()
+    entry = written.extra["sam_jax"]
+    assert entry["checkpoint"] == {
+        "name": str(checkpoint),
+        "model": "test",
+        "fingerprint": segmenter.fingerprint,
+        "dtype": "float32",
+    }
+    assert entry["options"].items() >= KNOBS.items() and entry["options"]["nms"] == "box"
+    assert entry["report"] == expected.report and entry["report"]["kept"] == 5
+    assert entry["files"] == {"photo_overlay.jpg": "overlay"}
+    overlay = Image.open(OUT / "photo_overlay.jpg")
+    assert (overlay.mode, overlay.size) == ("RGB", (3 * 90, 3 * 61))  # enlarged
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [f"{OUT}/photo_overlay.jpg", f"{OUT}/photo.json", "  48 candidates"]
+    assert lines[-1] == "   5 kept"
+    counted = {line.strip().split(" ", 1)[1]: int(line.split()[0]) for line in lines[2:]}
+    assert counted == {name: n for name, n in expected.report.items() if n}
+
+
+def test_a_folder_gives_each_image_and_the_totals(generate, photos):
+    result = generate(photos)
+    assert names() == ["a.json", "b.json", "c.json", "d.json"]
+    assert read_sa1b(OUT / "c.json").file_name == "c.webp"
+    first, *report = result.stdout.splitlines()
+    assert first == f"{OUT}: 4 of 4 images done"
+    assert report[0] == "  192 candidates" and report[-1] == "   20 kept"
+    assert "generating: 4 of 4 images" in result.stderr.splitlines()
+
+
+def test_label_pngs_are_of_the_masks(generate, photos):
+    generate(photos, "--format", "png", "--output", "out")
+    assert names(Path("out"))[:3] == ["a.json", "a_labels.png", "b.json"]
+    labels = read_label_png("out/b_labels.png")
+    assert labels.shape == (61, 90)
+    content = label_png(iter(masks_of("out/b.json")), (61, 90))
+    assert Path("out/b_labels.png").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["coco-rle", "polygon"])
+def test_one_coco_file_holds_all_images(generate, photos, kind):
+    result = generate(photos, "--format", kind, "--format", "sa1b")
+    path = OUT / generated_files.INSTANCES[kind]
+    assert str(path) in result.stdout.splitlines()
+    coco = COCO(str(path))
+    assert {i: image["file_name"] for i, image in coco.imgs.items()} == {
+        1: "a.jpg", 2: "b.png", 3: "c.webp", 4: "d.png",
+    }  # fmt: skip
+    for number, name in enumerate("abcd", 1):
+        annotations = coco.loadAnns(coco.getAnnIds(number))
+        for annotation, mask in zip(annotations, masks_of(OUT / f"{name}.json"), strict=True):
+            np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+
+
+def test_simplified_polygons_have_fewer_corners(generate):
+    def corners(*args):
+        generate("photo.png", "--format", "polygon", *args)
+        content = json.loads((OUT / "instances_polygon.json").read_text())
+        rings = [ring for one in content["annotations"] for ring in one["segmentation"]]
+        return sum(len(ring) // 2 for ring in rings)
+
+    assert corners("--simplify", "2") < corners()
+
+
+def test_ids_are_written_on_the_overlay(generate):
+    generate("photo.png")
+    without = (OUT / "photo_overlay.jpg").read_bytes()
+    generate("photo.png", "--ids", "--resume")
+    assert (OUT / "photo_overlay.jpg").read_bytes() != without
+    assert read_sa1b(OUT / "photo.json").extra["sam_jax"]["files"] == {
+        "photo_overlay.jpg": "overlay with ids"
+    }
+
+
+def test_every_option_of_the_generator_can_be_typed(monkeypatch, checkpoint):
+    typed = {
+        "points_per_side": 7, "points_per_batch": 8, "pred_iou_thresh": 0.5,
+        "stability_score_thresh": 0.25, "stability_score_offset": 2.0, "box_nms_thresh": 0.5,
+        "crop_n_layers": 1, "crop_nms_thresh": 0.25, "crop_overlap_ratio": 0.5,
+        "crop_n_points_downscale_factor": 2, "min_mask_region_area": 3, "min_mask_area": 4,
+        "max_mask_area_ratio": 0.75, "nms": "mask", "max_masks": 9, "tile_overlap": 0.125,
+    }  # fmt: skip
+    known = {field.name for field in fields(GenerateOptions)}
+    assert set(typed) | {"tile_size", "point_grids"} == known
+    assert generation_options.PRESET_NAMES == tuple(PRESETS)
+    chosen = {}
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args, **_):
+        chosen.update(vars(args[2]))
+        raise Stop
+
+    monkeypatch.setattr(generate_module, "GenerationRun", stop)
+    for args, expected in (
+        (typed, {**typed, "tile_size": None}),
+        ({"tile_size": 512}, {**vars(PRESETS["default"]), "tile_size": 512}),
+        ({"preset": "paper", "min_mask_area": 5}, {**vars(PRESETS["paper"]), "min_mask_area": 5}),
+    ):
+        words = [w for k, v in args.items() for w in ("--" + k.replace("_", "-"), str(v))]
+        arguments = ["generate", "photo.png", "--checkpoint", str(checkpoint), *words]
+        assert isinstance(CliRunner().invoke(main, arguments).exception, Stop)
+        assert {k: chosen[k] for k in expected} == expected
+
+
+def test_help_says_what_raising_each_knob_does(run):
+    text = " ".join(run("generate", "--help").stdout.split())
+    options = re.findall(r"--([a-z-]+)(?: \S+)? ", text)
+    for field in fields(GenerateOptions):
+        assert field.name == "point_grids" or field.name.replace("_", "-") in options
+    assert text.count("Raising it") >= len(fields(GenerateOptions)) - 2
+
+
+@pytest.mark.parametrize(
+    "args, reason",
+    [
+        (["--points-per-side", "0"], "--points-per-side is a whole number from 1"),
+        (["--pred-iou-thresh", "nan"], "--pred-iou-thresh is a number, not nan"),
+        (["--pred-iou-thresh", "-inf"], "--pred-iou-thresh is a number, not -inf"),
+        (["--box-nms-thresh", "1.5"], "--box-nms-thresh is a number from 0 to 1"),
+        (["--nms", "boxes"], "'boxes' is not one of"),
+        (["--preset", "slow"], "'slow' is not one of"),
+        (["--format", "coco"], "'coco' is not one of"),
+        (["--tile-size", "64", "--crop-n-layers", "1"], "--tile-size and --crop-n-layers cannot"),
+        (["--simplify", "1"], "add --format polygon"),
+        (["--simplify", "-1", "--format", "polygon"], "from 0 on, not -1"),
+        (["--simplify", "nan", "--format", "polygon"], "from 0 on, not nan"),
+        (["--no-overlay", "--ids"], "add --overlay"),
+        (["--embeddings", "photos", "--crop-n-layers", "1"], "encoded one by one"),
+        (["--embeddings", "photos", "--tile-size", "64"], "encoded one by one"),
+        (["--embeddings", "nowhere"], "no folder nowhere"),
+        (["--output", "photo.png"], "photo.png is not a folder"),
+        (["--output", "photos", "--format", "png"], "choose another --output"),
+        (["--output", "photos", "--overlay"], "choose another --output"),
+        (["--checkpoint", "nothing"], "names are: "),
+    ],
+)  # fmt: skip
+def test_bad_options_are_refused_before_the_model_is_loaded(
+    refused, photos, monkeypatch, args, reason
+):
+    monkeypatch.setattr(generate_module, "load_segmenter", None)
+    assert reason in refused(photos, *args)
+
+
+def test_bad_folders_and_names_are_refused_before_the_model_is_loaded(refused, photos, monkeypatch):
+    monkeypatch.setattr(generate_module, "load_segmenter", None)
+    Path("empty").mkdir()
+    assert "no images in 'empty'" in refused("empty")
+    assert "nothing.png" in refused("nothing.png")
+    Path("damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert "damaged.png" in refused("damaged.png")
+    shutil.copy("photos/b.png", "photos/a.png")
+    assert refused(photos).startswith(f"a.jpg and a.png would both be written to {OUT}/a.json;")
+    Path("photos/a.png").unlink()
+    shutil.copy("photos/b.png", "photos/instances_rle.png")
+    assert "instances_rle" in refused(photos, "--format", "coco-rle")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "cannot be written to; choose another --output" in refused(photos)
+
+
+def test_json_files_of_others_are_not_replaced(refused, photos, monkeypatch):
+    monkeypatch.setattr(generate_module, "load_segmenter", None)
+    OUT.mkdir()
+    sa1b = '{"image": {"image_id": 1}, "annotations": []}'
+    for content in (sa1b, "[1]", "no json", '"sam_jax"', "3"):
+        (OUT / "c.json").write_text(content)
+        for args in ([], ["--resume"]):
+            assert "c.json exists and is no result" in refused(photos, *args)
+    (OUT / "c.json").unlink()
+    (OUT / "c.json").mkdir()
+    assert "c.json" in refused(photos)
+    (OUT / "c.json").rmdir()
+    for name, kind in (("instances_rle", "coco-rle"), ("instances_polygon", "polygon")):
+        (OUT / f"{name}.json").write_text('{"info": {}, "images": [], "annotations": []}')
+        assert f"{name}.json exists and is no result" in refused(photos, "--format", kind)
+
+
+def test_results_of_other_runs_are_replaced(generate):
+    OUT.mkdir()
+    (OUT / "photo.json").write_text('{"sam_jax": "0.1.0", "masks": []}')  # of `segment`
+    generate("photo.png", "--format", "png", "--format", "coco-rle")
+    entry = read_sa1b(OUT / "photo.json").extra["sam_jax"]
+    assert set(entry["files"]) == {"photo_labels.png", "photo_overlay.jpg"}
+    generate("photo.png", "--no-overlay", "--max-masks", "2", "--format", "coco-rle")
+    assert len(read_sa1b(OUT / "photo.json").records) == 2
+    # The pictures were of other masks.
+    assert not (OUT / "photo_labels.png").exists() and not (OUT / "photo_overlay.jpg").exists()
+    assert len(COCO(str(OUT / "instances_rle.json")).anns) == 2
+
+
+def test_resume_skips_what_is_finished(generate, photos):
+    args = (photos, "--format", "png", "--format", "coco-rle", "--resume")
+    generate(*args)
+    before = snapshot(OUT)
+    whole = {path: path.read_bytes() for path in before}
+    (OUT / "b.json").write_bytes((OUT / "b.json").read_bytes()[:200])
+    (OUT / "c.json").write_bytes(b"")
+    result = generate(*args)
+    assert result.stdout.startswith(f"{OUT}: 2 of 4 images done, 2 were there already\n")
+    assert {path: path.read_bytes() for path in before} == whole
+    again = snapshot(OUT)
+    kept = {path for path in before if again[path] == before[path]}
+    assert kept == {OUT / f"{stem}{end}" for stem in "ad" for end in (".json", "_labels.png")}
+
+
+def test_resume_does_again_what_another_model_or_other_options_made(
+    generate, photos, other_checkpoint, monkeypatch
+):
+    # What a type is called decides, so this one need not be compiled, too.
+    monkeypatch.setattr(generate_module, "load_segmenter", lambda path, _: Segmenter.load(path))
+    generate(photos)
+    options = []
+    for change, done in (
+        # Batches of another size change no mask, and this preset only what is given here.
+        (["--points-per-batch", "16", "--preset", "fast"], 0),
+        (["--max-masks", "4"], 4),
+        (["--dtype", "bfloat16"], 4),
+        (["--checkpoint", other_checkpoint], 4),
+    ):
+        options += change
+        result = generate(photos, "--resume", *options)
+        assert result.stdout.startswith(f"{OUT}: {done} of 4 images done")
+
+
+def test_resume_draws_missing_pictures_without_the_model(generate, photos, monkeypatch):
+    generate(photos, "--overlay", "--output", "whole", "--format", "png")
+    generate(photos, "--output", "out")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "generate_masks", None)
+        generate(photos, "--output", "out", "--overlay", "--resume")
+        generate(photos, "--output", "out", "--format", "png", "--resume")
+        entry = read_sa1b("out/a.json").extra["sam_jax"]
+        assert entry["files"] == {"a_overlay.jpg": "overlay", "a_labels.png": "labels"}
+        stamps = snapshot(Path("out"))
+        both = ("--overlay", "--format", "png", "--resume")
+        result = generate(photos, "--output", "out", *both)
+        assert result.stdout.startswith("out: 0 of 4 images done, 4 were there already")
+        assert snapshot(Path("out")) == stamps
+        Path("out/b_overlay.jpg").unlink()
+        result = generate(photos, "--output", "out", *both)
+        assert result.stdout.startswith("out: 1 of 4 images done, 3 were there already")
+    for path in Path("whole").iterdir():
+        if path.suffix == ".json":
+            assert json.loads(before[path.name])["annotations"] == read_json(path)["annotations"]
+        else:
+            assert (Path("out") / path.name).read_bytes() == path.read_bytes()
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_done(failing, generate, photos, monkeypatch):
+    (photos / "b.png").write_bytes(b"")
+    read_image = images.read_image
+
+    def read(source):
+        # It goes between listing and reading.
+        (photos / "c.webp").unlink(missing_ok=True)
+        return read_image(source)
+
+    monkeypatch.setattr(images, "read_image", read)
+    result = failing(photos, "--format", "coco-rle")
+    assert names() == ["a.json", "d.json", "instances_rle.json"]
+    assert result.stdout.startswith(f"{OUT}: 2 of 4 images done, 2 failed\n")
+    *_, first, second, last = result.stderr.splitlines()
+    assert first.startswith("failed: ") and "b.png" in first
+    assert second.startswith("failed: ") and "c.webp" in second
+    assert last.startswith("error: 2 of 4 images could not be done") and "--resume" in last
+    coco = COCO(str(OUT / "instances_rle.json"))
+    assert [image["file_name"] for image in coco.imgs.values()] == ["a.jpg", "d.png"]
+    Image.fromarray(np.zeros((61, 90, 3), np.uint8)).save(photos / "b.png")
+    result = generate(photos, "--format", "coco-rle", "--resume")
+    assert result.stdout.startswith(f"{OUT}: 1 of 3 images done, 2 were there already\n")
+
+
+def test_few_images_are_in_memory_however_many_there_are(generate, photos, monkeypatch):
+    for number in range(8):
+        shutil.copy(photos / "b.png", photos / f"e{number}.png")
+    read, most = [], []
+    read_image, generate_masks = images.read_image, Segmenter.generate_masks
+
+    def reading(source):
+        read.append(source)
+        return read_image(source)
+
+    def generating(self, *args, **options):
+        most.append(len(read) - len(most))
+        return generate_masks(self, *args, **options)
+
+    monkeypatch.setattr(images, "read_image", reading)
+    monkeypatch.setattr(Segmenter, "generate_masks", generating)
+    generate(photos)
+    assert len(most) == 12 and max(most) <= 3
+
+
+def test_saved_embeddings_are_used(generate, failing, run, photos, checkpoint, other_checkpoint):
+    generate(photos, "--output", "direct")
+    run("encode", photos, "--output", "e", "--checkpoint", checkpoint)
+    Path("e/c.webp.npz").unlink()
+    result = generate(photos, "--embeddings", "e")
+    assert "embeddings used for 3 of 4 images" in result.stdout.splitlines()
+    assert [masks_equal(OUT / f"{s}.json", f"direct/{s}.json") for s in "abcd"] == [True] * 4
+    run("encode", photos / "a.jpg", "--output", "e", "--checkpoint", other_checkpoint)
+    Image.new("RGB", (91, 61)).save("b.png")
+    run("encode", "b.png", "--output", "e", "--checkpoint", checkpoint)
+    Path("e/d.png.npz").write_bytes(b"damaged")
+    result = failing(photos, "--embeddings", "e", "--output", "out")
+    assert names(Path("out")) == ["c.json"]
+    first, second, third, _ = result.stderr.splitlines()[-4:]
+    assert "e/a.jpg.npz" in first and "another model" in first
+    assert "e/b.png.npz is the embedding of an image of 91x61 pixels" in second
+    assert "d.png.npz" in third and "damaged" in third
+
+
+def masks_equal(one, other):
+    pairs = zip(masks_of(one), masks_of(other), strict=True)
+    return all((a == b).all() for a, b in pairs)
+
+
+def fail_on_call(function, number):
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(args)
+        return full_disk() if len(calls) == number else function(*args, **kwargs)
+
+    return failing
+
+
+# Of the second image: a picture, the JSON, the first file to take its place, the second one.
+@pytest.mark.parametrize(
+    "owner, name, number",
+    [(Path, "write_bytes", 3), (os, "replace", 5), (os, "replace", 6), (os, "replace", 7)],
+)
+def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
+    generate, failing, photos, monkeypatch, owner, name, number
+):
+    pictures = ("--format", "png", "--overlay")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail_on_call(getattr(owner, name), number))
+        result = failing(photos, *pictures)
+    (line,) = (x for x in result.stderr.splitlines() if not x.startswith("generating"))
+    assert "No space left on device" in line and "1 of 4 images are finished" in line
+    assert "--resume" in line
+    assert [path.name for path in OUT.glob("*.json")] == ["a.json"]
+    assert [name for name in names() if name.endswith(".part")] == []
+    before = {path: stamp for path, stamp in snapshot(OUT).items() if path.stem[0] == "a"}
+    assert len(before) == 3
+    result = generate(photos, *pictures, "--resume")
+    assert result.stdout.startswith(f"{OUT}: 3 of 4 images done, 1 were there already\n")
+    assert snapshot(OUT).items() >= before.items() and len(names()) == 12
+
+
+def test_a_full_disk_at_the_end_keeps_all_images(failing, photos, monkeypatch):
+    (photos / "b.png").write_bytes(b"")
+    monkeypatch.setattr(generate_module, "write_instances", full_disk)
+    result = failing(photos, "--format", "coco-rle")
+    failed, line = result.stderr.splitlines()[-2:]
+    assert failed.startswith("failed: ") and "b.png" in failed
+    assert "No space left on device; the images are finished" in line and "--resume" in line
+    assert names() == ["a.json", "c.json", "d.json"]
+
+
+def test_a_damaged_result_is_named_and_can_be_made_again(generate, failing, photos):
+    generate(photos)
+    content = read_json(OUT / "b.json")
+    content["annotations"][0]["bbox"] = "wide"
+    (OUT / "b.json").write_text(json.dumps(content))
+    line = failing(photos, "--format", "polygon", "--resume").stderr.splitlines()[-1]
+    assert "bbox" in line and f"remove {OUT / 'b.json'} and go on with --resume" in line
+    (OUT / "b.json").unlink()
+    result = generate(photos, "--format", "polygon", "--resume")
+    assert result.stdout.startswith(f"{OUT}: 1 of 4 images done, 3 were there already\n")
+
+
+def test_it_says_so_when_nothing_is_left(generate):
+    result = generate("photo.png", "--pred-iou-thresh", "1000")
+    assert result.stderr.splitlines()[-1] == (
+        "no mask is left; most candidates were below pred_iou_thresh"
+    )
+    assert read_sa1b(OUT / "photo.json").records == []
+
+
+def test_a_full_disk_leaves_the_result_of_before(generate, failing, monkeypatch):
+    generate("photo.png", "--format", "png")
+    before = snapshot(OUT)
+    monkeypatch.setattr(os, "replace", fail_on_call(os.replace, 1))
+    failing("photo.png", "--format", "png", "--max-masks", "2")
+    assert snapshot(OUT) == before
+
+
+def test_a_folder_in_the_way_of_a_picture_changes_nothing(generate, failing):
+    generate("photo.png", "--no-overlay")
+    (OUT / "photo_overlay.jpg").mkdir()
+    before = snapshot(OUT)
+    assert "photo_overlay.jpg is a folder" in failing("photo.png").stderr
+    assert snapshot(OUT) == before
+
+
+def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(checkpoint, photos, monkeypatch):
+    write_image, written = generation_run.write_image, []
+
+    def interrupted(*args):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(args)
+        return write_image(*args)
+
+    monkeypatch.setattr(generation_run, "write_image", interrupted)
+    arguments = ["generate", str(photos), "--checkpoint", str(checkpoint), *ARGS]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 130 and "Traceback" not in result.stderr
+    assert "interrupted: 2 of 4 images are finished, go on with --resume" in result.stderr
+    assert names() == ["a.json", "b.json"]
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(generate, photos):
+    OUT.mkdir()
+    end = "0123456789abcdef.part"
+    for name in (f".a.json.{end}", f".instances_rle.json.{end}", f".z.json.{end}", ".a.json.part"):
+        (OUT / name).write_bytes(b"half")
+    (OUT / f".b.json.{end}").mkdir()
+    (OUT / f".b.json.{end}" / "b_labels.png").write_bytes(b"half")
+    generate(photos)
+    hidden = [name for name in names() if name.startswith(".")]
+    assert hidden == [".a.json.part", f".z.json.{end}"]
+
+
+def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, checkpoint, monkeypatch):
+    from sam_jax import registry
+
+    monkeypatch.setattr(registry, "DEFAULT_CHECKPOINT", checkpoint.name)
+    monkeypatch.setattr(registry, "_SHIPPED", checkpoint.parent)
+    result = run("generate", "photo.png", *ARGS)
+    assert "small built-in model" in result.stderr
