@@ -99,7 +99,9 @@ def export_checkpoint(source: str | os.PathLike, destination: str | os.PathLike)
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(f"cannot write {destination}: {reason}") from error
-    return CheckpointInfo(checkpoint.config, checkpoint.source, checkpoint.fingerprint)
+    return CheckpointInfo(
+        checkpoint.config, checkpoint.source, checkpoint.fingerprint, checkpoint.generate
+    )
 
 
 def read_source(

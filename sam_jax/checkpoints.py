@@ -54,11 +54,14 @@ class CheckpointInfo:
       config: the architecture.
       source: where the parameters came from (file, sha256, ...), or None.
       fingerprint: of configuration and parameters.
+      generate: options of automatic mask generation that suit these parameters, by name; where it
+        is empty, the original's defaults do.
     """
 
     config: SamConfig
     source: dict[str, Any] | None
     fingerprint: str
+    generate: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
             f"{path} is damaged: its values are not those that were saved; get or convert it again"
         )
     params = unflatten_dict(flat, sep="/")
-    return Checkpoint(info.config, info.source, info.fingerprint, params)
+    return Checkpoint(**vars(info), params=params)
 
 
 def load_params(path: str | os.PathLike) -> Params:
@@ -105,6 +108,7 @@ def save_checkpoint(
     *,
     dtype: Any = jnp.float32,
     overwrite: bool = False,
+    generate: Mapping[str, float] | None = None,
 ) -> CheckpointInfo:
     """Writes a native checkpoint: whole under its final name, or not at all.
 
@@ -115,6 +119,8 @@ def save_checkpoint(
       source: JSON values that say where they came from.
       dtype: type on disk, float32, bfloat16 or float16; loading gives float32 again.
       overwrite: replace a checkpoint that is there already. Anything else is never replaced.
+      generate: options of automatic mask generation that suit the parameters, such as
+        `pred_iou_thresh`.
 
     Raises:
       CheckpointError: the parameters are not the model's or not finite, something else is at
@@ -135,13 +141,14 @@ def save_checkpoint(
     broken = [f"not finite: {n}" for n, v in flat.items() if not np.isfinite(v).all()]
     if broken:
         raise CheckpointError("\n  ".join([f"not saved, as {stored_dtype}:", *broken]))
-    info = CheckpointInfo(config, source, _fingerprint(config, flat))
+    info = CheckpointInfo(config, source, _fingerprint(config, flat), dict(generate or {}))
     record = {
         "format_version": FORMAT_VERSION,
         "family": FAMILY,
         "config": config_to_json(config),
         "source": source,
         "fingerprint": info.fingerprint,
+        "generate": info.generate,
     }
     with _directory_written_aside(path) as directory:
         with ocp.PyTreeCheckpointer() as writer:
@@ -230,7 +237,12 @@ def _info(path: Path, record: dict[str, Any]) -> CheckpointInfo:
     source, fingerprint_ = record.get("source"), record.get("fingerprint")
     if not isinstance(source, dict | None) or not isinstance(fingerprint_, str):
         raise CheckpointError(f"{where} is damaged: source or fingerprint is missing or no text")
-    return CheckpointInfo(config, source, fingerprint_)
+    generate = record.get("generate") or {}
+    if not isinstance(generate, dict) or not all(
+        isinstance(value, int | float) for value in generate.values()
+    ):
+        raise CheckpointError(f"{where} is damaged: generate is no table of numbers")
+    return CheckpointInfo(config, source, fingerprint_, generate)
 
 
 def check_params(config: SamConfig, params: Params) -> None:

@@ -1,7 +1,7 @@
 """Segmenter: a model, its parameters and its compiled functions, for images as people have them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -50,6 +50,7 @@ class Segmenter:
         fingerprint: str | None = None,
         image_batch: int = 4,
         prompt_batch: int = 32,
+        generate_defaults: Mapping[str, Any] | None = None,
     ):
         """Puts the parameters on the device; compiles nothing yet.
 
@@ -60,6 +61,8 @@ class Segmenter:
           fingerprint: of the parameters, where the caller knows it; computed otherwise.
           image_batch: images encoded at once, at most, when a list is given.
           prompt_batch: prompts decoded at once, at most; bounds the memory of many prompts.
+          generate_defaults: options of `generate` that suit the parameters, for where a call gives
+            none.
 
         Raises:
           InputError: the image size is no multiple of the patch size, the type is another, or a
@@ -81,6 +84,7 @@ class Segmenter:
         self._known_fingerprint = fingerprint
         self._image_batch = image_batch
         self._prompt_batch = prompt_batch
+        self._generate_defaults = dict(generate_defaults or {})
 
     @classmethod
     def load(
@@ -105,7 +109,8 @@ class Segmenter:
         config = checkpoint.config
         if image_size is not None:
             config = replace(config, image_size=image_size)
-        return cls(config, checkpoint.params, fingerprint=checkpoint.fingerprint, **options)
+        known = {"fingerprint": checkpoint.fingerprint, "generate_defaults": checkpoint.generate}
+        return cls(config, checkpoint.params, **{**known, **options})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -211,7 +216,8 @@ class Segmenter:
           preset: "default", "fast", "dense" or "paper", see `automatic.options.PRESETS`.
           output_mode: "binary_mask", "uncompressed_rle" or "coco_rle": what `segmentation` is.
           **options: fields of `automatic.options.GenerateOptions`, such as `points_per_side`,
-            `pred_iou_thresh`, `crop_n_layers`, `min_mask_region_area`, `nms`, `tile_size`.
+            `pred_iou_thresh`, `crop_n_layers`, `min_mask_region_area`, `nms`, `tile_size`. What is
+            not given has the value that the checkpoint brings along, else the preset's.
 
         Returns:
           One dict a mask, with the original's keys; see `GeneratedMasks.records`.
@@ -226,7 +232,7 @@ class Segmenter:
         self, image: ImageLike | ImageEmbedding, *, preset: str = "default", **options: Any
     ) -> GeneratedMasks:
         """As `generate`, but the masks stay runs, with a report of what each filter dropped."""
-        chosen = generate_options(preset, **options)
+        chosen = generate_options(preset, **{**self._generate_defaults, **options})
         if isinstance(image, ImageEmbedding):
             if chosen.crop_n_layers or chosen.tile_size:
                 raise InputError(

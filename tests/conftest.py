@@ -6,8 +6,8 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
 
-# Not `types`: a pytree's fields hold whatever `jax.tree.map` puts there (shapes, shardings). Not the
-# options: what they say of values of the wrong type is for users.
+# Not `types`: fields of a pytree hold whatever `jax.tree.map` puts there (shapes, shardings). Nor
+# the options: what they say of values of the wrong type is for users.
 UNCHECKED = {"sam_jax.types", "sam_jax.automatic.options"}
 
 modules = [

@@ -429,3 +429,13 @@ def test_where_nothing_can_be_written_the_reason_is_given(params, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write .*Not a directory"):
         save_checkpoint(tmp_path / "file" / "model", TEST, params)
+
+
+def test_values_for_mask_generation_come_along(params, tmp_path):
+    values = {"pred_iou_thresh": 0.5, "min_mask_region_area": 9}
+    save_checkpoint(tmp_path / "model", TEST, params, generate=values)
+    assert read_info(tmp_path / "model").generate == values
+    assert load_checkpoint(tmp_path / "model").generate == values
+    for broken in ([1], {"pred_iou_thresh": "high"}):
+        edit(tmp_path / "model", generate=broken)
+        assert "no table of numbers" in refused_in_one_line(tmp_path / "model")

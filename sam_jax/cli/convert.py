@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from sam_jax import registry
-from sam_jax.cli.loading import load_converter
 from sam_jax.cli.output_files import FILE
+from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
 
 

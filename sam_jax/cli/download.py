@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from sam_jax import registry
-from sam_jax.cli.loading import load_converter
 from sam_jax.cli.progress import ProgressBar
+from sam_jax.converter import load_converter
 
 
 @click.command(short_help="Official weights, checked and converted.")

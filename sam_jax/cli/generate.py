@@ -117,6 +117,7 @@ def generate(
     instances = [kind for kind in INSTANCES if kind in formats]
     check_names(images, output, [INSTANCES[kind] for kind in instances])
     path = find_checkpoint(checkpoint)
+    options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
     check_instances(output, instances)
     earlier = {image: earlier_result(output, image, resume) for image in images}

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,13 +117,21 @@ def generation_options(command: Callable) -> Callable:
         type=click.Choice(PRESET_NAMES),
         default="default",
         show_default=True,
-        help="Values of the options below that are not given: the original's, a quarter of its "
-        "points, four times as many with a layer of crops, or the SAM paper's own settings.",
+        help="Values of the options below that neither you nor the checkpoint gives: the "
+        "original's, a quarter of its points, four times as many with a layer of crops, or the SAM "
+        "paper's own settings.",
     )(command)
 
 
-def chosen_options(preset: str, knobs: dict[str, Any]) -> "GenerateOptions":
+def chosen_options(
+    preset: str, knobs: dict[str, Any], checkpoint: Path | None = None
+) -> "GenerateOptions":
     """A preset with the knobs that are given, checked.
+
+    Args:
+      preset: its name.
+      knobs: by name; those that are not given are None.
+      checkpoint: a directory, whose own values come between the two.
 
     Raises:
       InputError: a value is out of its range; the option has the name that was typed.
@@ -134,6 +143,10 @@ def chosen_options(preset: str, knobs: dict[str, Any]) -> "GenerateOptions":
         # JSON, which holds the options, has no such numbers.
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{_typed(name)} is a number, not {value}")
+    if checkpoint is not None:
+        from sam_jax.checkpoints import read_info
+
+        given = {**read_info(checkpoint).generate, **given}
     try:
         return generate_options(preset, **given)
     except InputError as error:

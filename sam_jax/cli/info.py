@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_jax import registry
-from sam_jax.cli.loading import load_converter
+from sam_jax.converter import load_converter
 
 if TYPE_CHECKING:
     from sam_jax.configs import SamConfig

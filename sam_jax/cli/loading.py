@@ -1,12 +1,11 @@
-"""What the commands load: a Segmenter by name or path, and the converter."""
+"""What the commands load: a Segmenter by name or path."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sam_jax import registry
-from sam_jax.errors import InputError
 
 if TYPE_CHECKING:
     from sam_jax.segmenter import Segmenter
@@ -51,26 +50,3 @@ def load_segmenter(path: Path, dtype: str) -> "Segmenter":
     from sam_jax.segmenter import Segmenter
 
     return Segmenter.load(path, dtype=jnp.dtype(dtype))
-
-
-def load_converter() -> Any:
-    """Our package `convert`.
-
-    Raises:
-      InputError: another module of that name stands before it on Python's path.
-    """
-    import importlib.util
-    import sys
-
-    loaded = sys.modules.get("convert")
-    spec = None if loaded else importlib.util.find_spec("convert")
-    file = getattr(loaded or spec, "__file__" if loaded else "origin", None)
-    # Told by a file of ours beside it, so that somebody else's module is not even run.
-    if file is None or not Path(file).with_name("restricted_pickle.py").is_file():
-        raise InputError(
-            f"the module {file or 'convert'} hides sam-jax's own package `convert`; "
-            "rename it, or run from another folder"
-        )
-    import convert
-
-    return convert

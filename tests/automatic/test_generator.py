@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_jax import InputError, Segmenter, read_image
+from sam_jax import InputError, Segmenter, load_checkpoint, read_image
 from sam_jax.automatic.generator import near_crop_edge
 from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle
 from sam_jax.models.sam import variable_shapes
+from sam_jax.registry import checkpoint_path
 
 PHOTO = "examples/photos/coffee.jpg"
-LOOSE = {"points_per_side": 8, "pred_iou_thresh": 0.1, "stability_score_thresh": 0.3}
+LOOSE = {
+    "points_per_side": 8,
+    "pred_iou_thresh": 0.1,
+    "stability_score_thresh": 0.3,
+    "min_mask_region_area": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +170,20 @@ def test_a_mask_at_a_crops_edge_is_dropped_unless_the_image_ends_there():
     assert near_crop_edge(boxes, crop, size_hw).tolist() == [False, False, False, False]
     boxes[1, 2] = 80
     assert near_crop_edge(boxes, crop, size_hw).tolist() == [False, True, False, False]
+
+
+def test_a_checkpoint_brings_values_along_and_a_call_replaces_them(segmenter, embedding):
+    known = load_checkpoint(checkpoint_path("tiny")).generate
+    assert known["pred_iou_thresh"] < 0.88
+    # With the released defaults, which are for another model, nothing would be left.
+    records = segmenter.generate(embedding, points_per_side=8, output_mode="coco_rle")
+    assert records
+    assert records == segmenter.generate(
+        embedding, points_per_side=8, output_mode="coco_rle", **known
+    )
+    plain = Segmenter(segmenter.config, segmenter.params, fingerprint=segmenter.fingerprint)
+    assert plain.generate(embedding, points_per_side=8) == []
+    assert segmenter.generate(embedding, points_per_side=8, pred_iou_thresh=0.88) == []
 
 
 class CompilationCount:

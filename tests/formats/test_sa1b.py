@@ -93,7 +93,7 @@ def write_json(path, content):
     st.integers(0, 2**63 - 1),
     st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.booleans())),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_any_records_come_back(tmp_path_factory, image, form, file_name, image_id, extra):
     size_hw, records = image
     extra = {key: extra[key] for key in extra if key not in ("image", "annotations")}
@@ -338,7 +338,7 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path, content, reason):
 def test_a_file_cut_anywhere_is_refused(tmp_path):
     path = tmp_path / "a.json"
     content = json.dumps(DATASET_FILE).encode()
-    for length in range(len(content)):
+    for length in range(0, len(content), 3):
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match=r"a\.json"):
             read_sa1b(path)

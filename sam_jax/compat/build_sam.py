@@ -1,0 +1,97 @@
+"""The registry of models: from an official `.pth`, one of our checkpoints, or a stored download."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sam_jax import registry
+from sam_jax.checkpoints import load_checkpoint
+from sam_jax.compat.sam import Sam
+from sam_jax.configs import CONFIGS, SamConfig
+from sam_jax.converter import load_converter
+from sam_jax.errors import InputError
+from sam_jax.segmenter import Segmenter
+from sam_jax.types import Params
+
+Checkpoint = str | os.PathLike | None
+
+
+def build_sam_vit_h(checkpoint: Checkpoint = None, **options: Any) -> Sam:
+    """The largest model.
+
+    Args:
+      checkpoint: an official `.pth` file, a `.safetensors` file, or a checkpoint directory of ours.
+        None: what `sam-jax download` stored.
+      **options: of `Segmenter`: `dtype` to compute in, `image_batch`, `prompt_batch`.
+
+    Raises:
+      InputError: there is none, it is damaged, or it is another model.
+    """
+    return _build("vit_h", checkpoint, options)
+
+
+build_sam = build_sam_vit_h
+
+
+def build_sam_vit_l(checkpoint: Checkpoint = None, **options: Any) -> Sam:
+    """The middle model; see `build_sam_vit_h`."""
+    return _build("vit_l", checkpoint, options)
+
+
+def build_sam_vit_b(checkpoint: Checkpoint = None, **options: Any) -> Sam:
+    """The smallest of the official models; see `build_sam_vit_h`."""
+    return _build("vit_b", checkpoint, options)
+
+
+def build_sam_tiny(checkpoint: Checkpoint = None, **options: Any) -> Sam:
+    """The preview inside the package; see `build_sam_vit_h`."""
+    return _build("tiny", checkpoint, options)
+
+
+def load_sam(checkpoint: str | os.PathLike, **options: Any) -> Sam:
+    """A model of whatever architecture the checkpoint has; see `build_sam_vit_h`."""
+    config, params, fingerprint = _read(Path(checkpoint))
+    return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
+
+
+sam_model_registry: dict[str, Callable[..., Sam]] = {
+    "default": build_sam,
+    "vit_h": build_sam_vit_h,
+    "vit_l": build_sam_vit_l,
+    "vit_b": build_sam_vit_b,
+    "tiny": build_sam_tiny,
+}
+
+
+def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
+    path = registry.checkpoint_path(name) if checkpoint is None else Path(checkpoint)
+    config, params, fingerprint = _read(path)
+    wanted = CONFIGS[name]
+    # A checkpoint of ours may carry a name and an input size of its own.
+    if replace(config, name=name, image_size=wanted.image_size) != wanted:
+        raise InputError(
+            f"{path} holds a {_described(config)} model, not {_described(wanted)}; "
+            f"{_remedy(config)}"
+        )
+    return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
+
+
+def _read(path: Path) -> tuple[SamConfig, Params, str | None]:
+    if (path / "config.json").is_file() and not (path / "model.safetensors").is_file():
+        checkpoint = load_checkpoint(path)
+        return checkpoint.config, checkpoint.params, checkpoint.fingerprint
+    config, params, _, _ = load_converter().read_source(path)
+    return config, params, None
+
+
+def _described(config: SamConfig) -> str:
+    vit = config.image_encoder
+    return f"{config.name} ({vit.depth} blocks of {vit.embed_dim} channels)"
+
+
+def _remedy(config: SamConfig) -> str:
+    if config.name in sam_model_registry:
+        return f'build it with sam_model_registry["{config.name}"]'
+    return "load it with sam_jax.compat.load_sam"
