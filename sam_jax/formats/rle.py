@@ -65,7 +65,7 @@ def decode_rle(rle: Any) -> Bool[np.ndarray, "height width"]:
         raise InputError("an RLE is a mapping with size [height, width] and counts") from None
     for side in (height, width):
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 0:
-            raise InputError(f"the size of an RLE is two whole numbers, not {str(size)[:100]}")
+            raise InputError(f"the size of an RLE is two whole numbers, not {str(size)[:100]!r}")
     height, width = int(height), int(width)
     if height * width > MAX_PIXELS:
         raise InputError(f"an RLE of {width}x{height} pixels is larger than any image that is read")
