@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=FILE,
-    default=Path("sam-jax-output"),
+    default=Path("sam-jax-generated"),
     show_default=True,
     metavar="DIR",
     help="Folder to write to: photo.jpg becomes photo.json. Earlier results are replaced.",

@@ -115,6 +115,8 @@ def earlier_result(output: Path, image: Path, resume: bool) -> EarlierResult:
         if not content.strip(b"\0") or (resume and cut_short):
             return EarlierResult()
         raise _not_ours(path) from None
+    if not isinstance(ours, dict):
+        raise _not_ours(path)
     try:
         checkpoint, options, files = ours["checkpoint"], ours["options"], ours["files"]
         settings = settings_text(checkpoint["fingerprint"], checkpoint["dtype"], options)
@@ -123,7 +125,7 @@ def earlier_result(output: Path, image: Path, resume: bool) -> EarlierResult:
         names = [image.stem + ending for ending in (LABELS, OVERLAY)]
         pictures = {name: files[name] for name in names if isinstance(files.get(name), str)}
     except (TypeError, KeyError, AttributeError):
-        return EarlierResult()  # of `sam-jax segment`, say
+        return EarlierResult()
     return EarlierResult(settings if resume and of_this_image else None, pictures)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
+from sam_jax.cli.loading import load_embedding
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
 from sam_jax.version import __version__
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sam_jax.automatic.options import GenerateOptions
-    from sam_jax.embeddings import ImageEmbedding
     from sam_jax.segmenter import Segmenter
 
 
@@ -136,7 +136,7 @@ class GenerationRun:
     ) -> tuple[Sequence[dict[str, Any]], dict[str, int]]:
         path = self.embeddings and self.embeddings / f"{image.name}.npz"
         embedded = path is not None and path.exists()
-        source = _embedding(path, pixels) if path is not None and embedded else pixels
+        source = load_embedding(path, pixels.shape[:2]) if path is not None and embedded else pixels
         try:
             masks = self.segmenter.generate_masks(source, **vars(self.options))
         except InputError as error:
@@ -146,15 +146,3 @@ class GenerationRun:
         # What has no pixel has no place in any format, and must not count in ids and labels.
         records = [record for record in masks.records("coco_rle") if record["area"]]
         return records, masks.report
-
-
-def _embedding(path: Path, pixels: "np.ndarray") -> "ImageEmbedding":
-    from sam_jax.embeddings import ImageEmbedding
-
-    embedding = ImageEmbedding.load(path)
-    if embedding.size_hw != pixels.shape[:2]:
-        raise InputError(
-            f"{path} is the embedding of an image of {embedding.size_hw[1]}x"
-            f"{embedding.size_hw[0]} pixels, but this one is {pixels.shape[1]}x{pixels.shape[0]}"
-        )
-    return embedding

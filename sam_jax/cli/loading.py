@@ -1,4 +1,4 @@
-"""What the commands load: a Segmenter by name or path."""
+"""What the commands load: a Segmenter by name or path, an embedding of an image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sam_jax import registry
+from sam_jax.errors import InputError
 
 if TYPE_CHECKING:
+    from sam_jax.embeddings import ImageEmbedding
     from sam_jax.segmenter import Segmenter
 
 checkpoint_option = click.option(
@@ -50,3 +52,20 @@ def load_segmenter(path: Path, dtype: str) -> "Segmenter":
     from sam_jax.segmenter import Segmenter
 
     return Segmenter.load(path, dtype=jnp.dtype(dtype))
+
+
+def load_embedding(path: Path, size_hw: tuple[int, int]) -> "ImageEmbedding":
+    """A saved embedding of an image of this size.
+
+    Raises:
+      InputError: the file is no embedding, or of an image of another size.
+    """
+    from sam_jax.embeddings import ImageEmbedding
+
+    embedding = ImageEmbedding.load(path)
+    if embedding.size_hw != size_hw:
+        raise InputError(
+            f"{path} is the embedding of an image of {embedding.size_hw[1]}x"
+            f"{embedding.size_hw[0]} pixels, but this one is {size_hw[1]}x{size_hw[0]}"
+        )
+    return embedding

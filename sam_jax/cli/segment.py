@@ -12,6 +12,7 @@ from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
     find_checkpoint,
+    load_embedding,
     load_segmenter,
     mention_default,
 )
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sam_jax.postprocess import MaskPrediction
-    from sam_jax.segmenter import Segmenter
 
 # A strip of candidates is shown smaller than one picture: its markers and text are drawn larger.
 _STRIP_EMPHASIS = 1.6
@@ -109,7 +109,10 @@ def segment(
     mask_logits = None
     if mask_input is not None:
         mask_logits = read_mask_input(mask_input, pixels.shape[:2], segmenter.config)
-    embedded = _embedding(segmenter, pixels, embedding)
+    if embedding is not None:
+        embedded: Any = load_embedding(embedding, pixels.shape[:2])
+    else:
+        embedded = segmenter.encode(pixels)
     prediction = segmenter.predict(embedded, **prompts, masks=mask_logits, multimask=multimask)
     assert not isinstance(prediction, list)
     mention_default(checkpoint)
@@ -146,21 +149,9 @@ def _earlier_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "sam_jax" in record else None
-
-
-def _embedding(segmenter: "Segmenter", pixels: "np.ndarray", path: Path | None) -> Any:
-    if path is None:
-        return segmenter.encode(pixels)
-    from sam_jax.embeddings import ImageEmbedding
-
-    embedding = ImageEmbedding.load(path)
-    if embedding.size_hw != pixels.shape[:2]:
-        raise InputError(
-            f"{path} is the embedding of an image of {embedding.size_hw[1]}x"
-            f"{embedding.size_hw[0]} pixels, but this one is {pixels.shape[1]}x{pixels.shape[0]}"
-        )
-    return embedding
+    # `sam-jax generate` keeps a table there.
+    ours = isinstance(record, dict) and isinstance(record.get("sam_jax"), str)
+    return record if ours else None
 
 
 def _prompt_records(prompts: dict[str, Any], mask_input: Path | None) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from sam_jax.formats.label_png import label_png, read_label_png
 from sam_jax.formats.rle import decode_rle
 from sam_jax.formats.sa1b import read_sa1b
 
-OUT = Path("sam-jax-output")
+OUT = Path("sam-jax-generated")
 # The model knows nothing: everything passes, boxes are alike, and five masks are kept.
 KNOBS = {
     "points_per_side": 4,
@@ -283,7 +283,8 @@ def test_json_files_of_others_are_not_replaced(refused, photos, monkeypatch):
     monkeypatch.setattr(generate_module, "load_segmenter", None)
     OUT.mkdir()
     sa1b = '{"image": {"image_id": 1}, "annotations": []}'
-    for content in (sa1b, "[1]", "no json", '"sam_jax"', "3"):
+    of_segment = '{"sam_jax": "0.2.0", "masks": []}'
+    for content in (sa1b, of_segment, "[1]", "no json", '"sam_jax"', "3"):
         (OUT / "c.json").write_text(content)
         for args in ([], ["--resume"]):
             assert "c.json exists and is no result" in refused(photos, *args)
@@ -298,7 +299,7 @@ def test_json_files_of_others_are_not_replaced(refused, photos, monkeypatch):
 
 def test_results_of_other_runs_are_replaced(generate):
     OUT.mkdir()
-    (OUT / "photo.json").write_text('{"sam_jax": "0.1.0", "masks": []}')  # of `segment`
+    (OUT / "photo.json").write_text('{"image": {}, "sam_jax": {}}')
     generate("photo.png", "--format", "png", "--format", "coco-rle")
     entry = read_sa1b(OUT / "photo.json").extra["sam_jax"]
     assert set(entry["files"]) == {"photo_labels.png", "photo_overlay.jpg"}

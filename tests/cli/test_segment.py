@@ -304,7 +304,8 @@ def test_a_tampered_record_makes_nothing_else_be_removed(segment):
 
 
 def test_json_files_of_others_are_not_replaced(refused):
-    for content in ('{"annotations": []}', "[1]", "no json"):
+    of_generate = '{"image": {}, "annotations": [], "sam_jax": {}}'
+    for content in ('{"annotations": []}', "[1]", "no json", of_generate):
         Path("photo.json").write_text(content)
         line = refused("--point", "1,2", "--output", ".")
         assert "photo.json exists and is no result" in line
