@@ -3,7 +3,7 @@
     python benchmarks/generate_memory.py [--model tiny|vit_b] [--image PHOTO]
 
 Each grid runs in a process of its own. What counts is the growth from grid to grid, beside what the
-runs of the masks take that pass the filters. With --loose nearly all do, as no setting that anybody
+RLE of the masks takes that pass the filters. With --loose nearly all do, as no setting that anybody
 uses lets them. ViT-B has random weights, and always loose filters.
 
 The second peak is of a process whose C library gives freed memory back at once (glibc). By default
@@ -45,7 +45,7 @@ def measure(model: str, image: str, points_per_side: int, loose: bool) -> None:
         points_per_side=points_per_side,
         **(LOOSE if loose or model == "vit_b" else USUAL),
     )
-    runs = sum(runs.starts.nbytes + runs.ends.nbytes for runs in masks.candidates.runs)
+    runs = sum(len(runs.rle["counts"]) for runs in masks.candidates.runs)
     report = masks.report
     passed = report["kept"] + report["duplicates in a crop"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -63,7 +63,7 @@ def main() -> None:
         measure(arguments.model, arguments.image, arguments.points_per_side, arguments.loose)
         return
     print(f"{arguments.model}, {arguments.image}")
-    print("points a side | pass the filters | kept | their runs, MB | peak, MB | peak, returning")
+    print("points a side | pass the filters | kept | their RLE, MB | peak, MB | peak, returning")
     returning = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
     for grid in GRIDS:
         command = [sys.executable, __file__, "--model", arguments.model, "--image", arguments.image]

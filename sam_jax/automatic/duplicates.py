@@ -66,10 +66,11 @@ def _shared_pixels(
     x0, x1 = int(box[0]), int(box[2]) + 1
     columns = runs.mask((x0, 0, x1, height)).T.reshape(-1)
     before = np.concatenate([[0], np.cumsum(columns, dtype=np.int64)])
-    counts = [len(other.starts) for other in others]
+    intervals = [other.intervals() for other in others]
+    counts = [len(starts) for starts, _ in intervals]
     starts, ends = (
-        np.clip(np.concatenate([getattr(o, name) for o in others]) - x0 * height, 0, columns.size)
-        for name in ("starts", "ends")
+        np.clip(np.concatenate(positions) - x0 * height, 0, columns.size)
+        for positions in zip(*intervals, strict=True)
     )
     inside = before[ends] - before[starts]
     owner = np.repeat(np.arange(len(others)), counts)

@@ -66,7 +66,7 @@ class GeneratedMasks:
         if output_mode == "binary_mask":
             segmentation = runs.mask()
         elif output_mode == "coco_rle":
-            segmentation = runs.rle()
+            segmentation = {"size": list(self.size_hw), "counts": runs.rle["counts"]}
         else:
             segmentation = {"size": list(self.size_hw), "counts": runs.counts().tolist()}
         return {

@@ -3,57 +3,51 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Int64, UInt8
+from jaxtyping import Bool, Int, Int64, UInt8
 
-from sam_jax.formats.rle import Rle, counts_to_rle
+from sam_jax.formats.rle import Rle, counts_to_rle, rle_to_counts
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """A mask of an image, column by column: pixels starts[i] to ends[i] (not included) are inside.
-
-    Half the size of int64, for any image that is read (`images.MAX_PIXELS`).
+    """A mask of an image, column by column, as COCO's compressed RLE: a byte or two an edge.
 
     Attributes:
-      starts: rising positions x * height + y of each run's first pixel.
-      ends: one behind each run's last pixel; no run begins where another ends.
-      size_hw: the image's height and width.
+      rle: the mask.
+      area: its pixels.
     """
 
-    starts: Int32[np.ndarray, " runs"]
-    ends: Int32[np.ndarray, " runs"]
-    size_hw: tuple[int, int]
+    rle: Rle
+    area: int
 
     @property
-    def area(self) -> int:
-        """Pixels inside."""
-        return int((self.ends - self.starts).sum(dtype=np.int64))
+    def size_hw(self) -> tuple[int, int]:
+        """The image's height and width."""
+        height, width = self.rle["size"]
+        return height, width
 
     def counts(self) -> Int64[np.ndarray, " counts"]:
         """Lengths of the runs outside and inside in turn, outside first: uncompressed RLE."""
-        pixels = self.size_hw[0] * self.size_hw[1]
-        edges = np.stack([self.starts, self.ends], axis=1).ravel().astype(np.int64)
-        if not edges.size or edges[-1] != pixels:
-            edges = np.append(edges, pixels)
-        return np.diff(edges, prepend=0)
+        return rle_to_counts(self.rle)
 
-    def rle(self) -> Rle:
-        """COCO's compressed RLE."""
-        return counts_to_rle(self.counts(), self.size_hw)
+    def intervals(self) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
+        """Position x * height + y of the first pixel of every run inside, and of one behind it."""
+        edges = np.cumsum(self.counts())
+        # The last run may be outside, and then it ends with the image and not a run inside.
+        ends = edges[1::2]
+        return edges[0::2][: len(ends)], ends
 
     def mask(self, box: Box | None = None) -> Bool[np.ndarray, "height width"]:
         """The pixels, of the whole image or of x0 y0 x1 y1 (x1, y1 not included)."""
         height, width = self.size_hw
         x0, y0, x1, y1 = box or (0, 0, width, height)
         base, length = x0 * height, (x1 - x0) * height
-        first, last = (
-            np.searchsorted(self.ends, base, "right"),
-            np.searchsorted(self.starts, base + length),
-        )
-        starts = np.maximum(self.starts[first:last] - base, 0)
-        ends = np.minimum(self.ends[first:last] - base, length)
+        starts, ends = self.intervals()
+        reach = slice(np.searchsorted(ends, base, "right"), np.searchsorted(starts, base + length))
+        starts = np.maximum(starts[reach] - base, 0)
+        ends = np.minimum(ends[reach] - base, length)
         edges = np.zeros(length + 1, np.int8)
         edges[starts] += 1
         edges[ends] -= 1
@@ -96,9 +90,12 @@ def _from_edges(
     """From the pixels of the box before which a column changes sides, in any order."""
     # Where one column's run ends at the image's bottom and the next begins at its top, both edges
     # have one position; either order of the two gives the same runs.
-    edges = np.sort((x + box[0]).astype(np.int64) * size_hw[0] + (y + box[1])).astype(np.int32)
-    starts, ends = edges[0::2], edges[1::2]
-    apart = starts[1:] != ends[:-1]
-    begins, stops = np.ones(len(starts), bool), np.ones(len(ends), bool)
-    begins[1:], stops[:-1] = apart, apart
-    return Runs(starts[begins], ends[stops], size_hw)
+    edges = np.sort((x + box[0]).astype(np.int64) * size_hw[0] + (y + box[1]))
+    apart = np.ones(len(edges), bool)
+    apart[1:-1:2] = apart[2::2] = edges[1:-1:2] != edges[2::2]
+    edges = edges[apart]
+    area = int((edges[1::2] - edges[0::2]).sum())
+    pixels = size_hw[0] * size_hw[1]
+    if not edges.size or edges[-1] != pixels:
+        edges = np.append(edges, pixels)
+    return Runs(counts_to_rle(np.diff(edges, prepend=0), size_hw), area)

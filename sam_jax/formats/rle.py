@@ -49,6 +49,11 @@ def counts_to_rle(counts: Int[np.ndarray, " runs"], size_hw: tuple[int, int]) ->
     return {"size": list(size_hw), "counts": _runs_to_text(counts.astype(np.int64))}
 
 
+def rle_to_counts(rle: Rle) -> Int64[np.ndarray, " runs"]:
+    """The run lengths of a compressed RLE that `counts_to_rle` made."""
+    return _text_to_runs(rle["counts"].encode("ascii"))
+
+
 def decode_rle(rle: Any) -> Bool[np.ndarray, "height width"]:
     """The mask of a COCO RLE: compressed, or with the run lengths as a list.
 
