@@ -47,7 +47,7 @@ class Sa1bImage:
 
 def write_sa1b(
     path: str | os.PathLike,
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Any],
     *,
     file_name: str,
     size_hw: tuple[int, int],
@@ -62,7 +62,7 @@ def write_sa1b(
 
     Args:
       path: of the JSON file; directories are made, and a file that is there is replaced.
-      records: taken one at a time; `segmentation` is compressed RLE, run lengths as a list, or a
+      records: dicts, taken one at a time; `segmentation` is compressed RLE, run lengths as a list, or a
         boolean array [height, width]. Numbers may be NumPy's.
       file_name: the image's.
       size_hw: its height and width.
