@@ -62,8 +62,8 @@ def write_sa1b(
 
     Args:
       path: of the JSON file; directories are made, and a file that is there is replaced.
-      records: dicts, taken one at a time; `segmentation` is compressed RLE, run lengths as a list, or a
-        boolean array [height, width]. Numbers may be NumPy's.
+      records: dicts, taken one at a time; `segmentation` is compressed RLE, run lengths as a list,
+        or a boolean array [height, width]. Numbers may be NumPy's.
       file_name: the image's.
       size_hw: its height and width.
       image_id: its number.
