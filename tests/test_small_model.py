@@ -68,6 +68,7 @@ def test_boxes_without_noise_are_tight(example):
     np.testing.assert_array_equal(boxes[0, 0], [10, 6, 28, 14])
 
 
+@pytest.mark.slow
 def test_updates_on_one_batch_lower_its_loss(example):
     scenes, train = example
     batch = scenes.draw_batch(0, 0, 2, 2, 64)

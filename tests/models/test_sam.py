@@ -136,7 +136,8 @@ def test_numpy_parameters_may_be_closed_over_by_a_users_jit(variables, images):
     """`load_params` gives NumPy arrays; indexing one of those by a tracer would fail."""
     host = jax.tree.map(np.asarray, variables)
     ours = quick_jit(lambda images: Sam(TEST).apply(host, images, point_prompts()))(images)
-    assert_same(ours, Sam(TEST).apply(variables, images, point_prompts()))
+    given = quick_jit(lambda v, images: Sam(TEST).apply(v, images, point_prompts()))
+    assert_same(ours, given(variables, images))
 
 
 def test_a_batch_of_images_and_prompts_equals_one_by_one(variables, features):

@@ -9,7 +9,7 @@ from sam_jax.ops.windows import join_windows, partition_windows
 
 
 # Every new shape costs XLA a compilation, hence few examples and no deadline.
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     batch=st.integers(1, 3),
     height=st.integers(1, 17),

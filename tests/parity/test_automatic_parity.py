@@ -44,7 +44,7 @@ CASES = {
     },
     "own points": {
         "points_per_side": None,
-        "point_grids": [np.array([[0.1, 0.3], [0.5, 0.5], [0.71, 0.4], [0.0, 1.0], [0.9, 0.2]])],
+        "point_grids": [np.random.default_rng(0).random((40, 2))],
     },
     "a partial batch": {"points_per_side": 7, "points_per_batch": 32},
     "no filter": {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "points_per_side": 6},

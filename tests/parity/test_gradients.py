@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import original
+import pytest
 import torch
 from prompt_cases import case
 from quick_compile import quick_jit
@@ -92,6 +93,7 @@ def test_gradients_of_all_parameters_equal_pytorchs():
     assert_same_gradients(ours, original.gradients(model, TEST))
 
 
+@pytest.mark.slow
 def test_gradients_of_vit_bs_decoder_equal_pytorchs():
     """At full size, with respect to prompt encoder, mask decoder and the image embedding."""
     model = original.build(VIT_B, seed=1)
