@@ -4,8 +4,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from sam_jax.automatic.candidates import Candidates, concatenated
 from sam_jax.automatic.grids import Crop
@@ -22,13 +20,16 @@ def joined_over_seams(
 
     Two masks of overlapping tiles belong together when one of them is cut by the end of its tile
     and, where the tiles overlap, they agree: intersection over union of what lies there above
-    `threshold`. Each mask is joined with at most one of every other tile; chains of such pairs
-    become one mask, with the mean of their scores by area and all of their points.
+    `threshold`. Pairs are joined the best first, and never so that two masks of one tile come
+    together. What is joined has the mean of the scores by area, and all of the points.
     """
     boxes = candidates.boxes
     cut = _is_cut(boxes, candidates.crops, size_hw)
     members = {tile.box: np.flatnonzero((candidates.crops == tile.box).all(1)) for tile in tiles}
-    pairs: list[tuple[int, int]] = []
+    tile_of = np.zeros(len(candidates), np.int64)
+    for number, inside in enumerate(members.values()):
+        tile_of[inside] = number
+    pairs: list[tuple[float, int, int]] = []
     for first, second in combinations(members, 2):
         overlap = _intersection(first, second)
         if overlap is None:
@@ -36,10 +37,10 @@ def joined_over_seams(
         ours, theirs = (_inside(boxes, members[tile], overlap) for tile in (first, second))
         agreement = _agreement(candidates.runs, ours, theirs, overlap)
         agreement[~(cut[ours][:, None] | cut[theirs][None, :])] = 0
-        pairs += [(int(ours[i]), int(theirs[j])) for i, j in _best_pairs(agreement, threshold)]
-    return concatenated(
-        [_joined(candidates.take(group), size_hw) for group in _chains(pairs, len(candidates))]
-    )
+        for i, j in np.argwhere(agreement > threshold):
+            pairs.append((float(agreement[i, j]), int(ours[i]), int(theirs[j])))
+    groups = _groups(sorted(pairs, key=lambda pair: -pair[0]), tile_of.tolist())
+    return concatenated([_joined(candidates.take(group), size_hw) for group in groups])
 
 
 def _is_cut(boxes: Int64[np.ndarray, "n 4"], crops: Int64[np.ndarray, "n 4"], size_hw):
@@ -83,25 +84,19 @@ def _packed(runs: Runs, area: Box) -> UInt8[np.ndarray, " bytes"]:
     return np.packbits(runs.mask(area))
 
 
-def _best_pairs(agreement: Float[np.ndarray, "a b"], threshold: float) -> list[tuple[int, int]]:
-    """Pairs above the threshold, the best first, each row and column once."""
-    rows, columns = np.nonzero(agreement > threshold)
-    order = np.argsort(-agreement[rows, columns], kind="stable")
-    taken_rows, taken_columns, pairs = set(), set(), []
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if row not in taken_rows and column not in taken_columns:
-            taken_rows.add(row)
-            taken_columns.add(column)
-            pairs.append((row, column))
-    return pairs
+def _groups(pairs: list[tuple[float, int, int]], tile_of: list[int]) -> list[list[int]]:
+    """What pairs connect, the best first, without two masks of one tile in any group.
 
-
-def _chains(pairs: list[tuple[int, int]], count: int) -> list[Int64[np.ndarray, " group"]]:
-    """Groups of what pairs connect, in the order of their first members."""
-    i, j = np.array(pairs, np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(i), bool), (i, j)), shape=(count, count))
-    group_of = connected_components(graph, directed=False)[1]
-    return [np.flatnonzero(group_of == group) for group in dict.fromkeys(group_of.tolist())]
+    One tile tells its masks apart: what others say must not join them.
+    """
+    group_of = [[i] for i in range(len(tile_of))]
+    for _, i, j in pairs:
+        ours, theirs = group_of[i], group_of[j]
+        if not {tile_of[k] for k in ours} & {tile_of[k] for k in theirs}:
+            both = sorted(ours + theirs)
+            for k in both:
+                group_of[k] = both
+    return [group for i, group in enumerate(group_of) if group[0] == i]
 
 
 def _joined(parts: Candidates, size_hw: tuple[int, int]) -> Candidates:

@@ -195,7 +195,10 @@ class SamPredictor:
         """The embedding, see the class."""
         if self._features is None:
             return None
-        return np.array(jnp.moveaxis(self._features, -1, 0)[None])
+        copy = np.array(jnp.moveaxis(self._features, -1, 0)[None])
+        # Writing into a copy would have no effect: it fails instead.
+        copy.flags.writeable = False
+        return copy
 
     @features.setter
     def features(self, value: Any) -> None:

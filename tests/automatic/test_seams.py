@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mask_candidates import candidates_of
 
+from sam_jax.automatic.candidates import concatenated
 from sam_jax.automatic.grids import image_crops
 from sam_jax.automatic.options import generate_options
 from sam_jax.automatic.seams import joined_over_seams
@@ -71,6 +72,21 @@ def test_an_object_and_a_part_of_it_are_joined_each_with_its_own(tiles):
     joined = joined_over_seams(seen_in(tiles, [whole, part]), tiles, SIZE_HW, 0.5)
     areas = sorted(runs.area for runs in joined.runs)
     assert areas == [part.sum(), whole.sum()]
+
+
+def test_masks_that_one_tile_tells_apart_are_never_joined(tiles):
+    # Two bars in the first tile; the tiles right of it and below see both as one object.
+    upper, lower = np.zeros(SIZE_HW, bool), np.zeros(SIZE_HW, bool)
+    upper[20:60, 20:280] = True
+    lower[70:110, 20:280] = True
+    first, second = (
+        seen_in([tile], objects)
+        for tile, objects in ((tiles[0], [upper, lower]), (tiles[1], [upper | lower]))
+    )
+    joined = joined_over_seams(concatenated([first, second]), tiles, SIZE_HW, 0.4)
+    masks = [runs.mask() for runs in joined.runs]
+    assert len(masks) == 2
+    assert not any(mask[40, 30] and mask[90, 30] for mask in masks)
 
 
 def test_scores_are_means_by_area(tiles):
