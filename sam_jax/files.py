@@ -21,7 +21,7 @@ def written_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are private to the user, whatever the umask says.
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
+    temporary = path.with_name(part_name(path.name))
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -29,3 +29,13 @@ def written_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def part_name(name: str) -> str:
+    """A hidden name to write a file of this name under, at most 128 bytes long."""
+    return f".{name_start(name)}.{secrets.token_hex(8)}.part"
+
+
+def name_start(name: str) -> str:
+    """The first 100 bytes of a name, in whole characters: what a part's name tells of it."""
+    return os.fsencode(name)[:100].decode(errors="ignore")

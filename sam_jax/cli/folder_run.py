@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sam_jax.errors import InputError
+from sam_jax.files import name_start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
 
     They are named as `written_aside` names them; some are folders.
     """
-    starts = {name[:100] for name in names}
+    starts = {name_start(name) for name in names}
     hidden = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
     for path in folder.iterdir() if folder.is_dir() else ():
         match = hidden.fullmatch(path.name)

@@ -8,7 +8,6 @@ import errno
 import io
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.files import part_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,7 +229,7 @@ def _appearing_in_turn(folder: Path, last: str, replaced: EarlierResult | None) 
     As `last` vouches for the others, one of other masks goes before they change.
     """
     # Named for its file, so that a later run knows what one that was killed has left.
-    aside = folder / f".{last[:100]}.{secrets.token_hex(8)}.part"
+    aside = folder / part_name(last)
     aside.mkdir(parents=True)
     try:
         yield aside

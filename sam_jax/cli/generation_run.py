@@ -1,5 +1,6 @@
 """A run of automatic mask generation over images: which are finished, and doing the others."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,12 @@ class GenerationRun:
                         finished += 1
                     except InputError as error:
                         self.failures[image] = error
+                    except OSError as error:
+                        if error.errno != errno.ENAMETOOLONG:
+                            raise
+                        self.failures[image] = InputError(
+                            f"{image}: the name is too long for its results; shorten it"
+                        )
                     progress.update(number)
         except OSError as error:
             raise InputError(

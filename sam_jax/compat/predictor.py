@@ -21,8 +21,8 @@ class SamPredictor:
       model: a compat `Sam`.
       transform: `ResizeLongestSide` to the model's input.
       is_image_set: whether there is something to predict on.
-      features: the embedding, NumPy [1, C, h, w], or None. One kept from earlier may be assigned,
-        tensor or array; `original_size`, `input_size` and `is_image_set` then want setting too.
+      features: the embedding, a NumPy copy [1, C, h, w], or None. One kept from earlier may be
+        assigned, tensor or array; `original_size`, `input_size` and `is_image_set` then want setting too.
       original_size: (height, width) of the image.
       input_size: (height, width) of the scaled image.
     """
@@ -195,10 +195,7 @@ class SamPredictor:
         """The embedding, see the class."""
         if self._features is None:
             return None
-        copy = np.array(jnp.moveaxis(self._features, -1, 0)[None])
-        # Writing into a copy would have no effect: it fails instead.
-        copy.flags.writeable = False
-        return copy
+        return np.array(jnp.moveaxis(self._features, -1, 0)[None])
 
     @features.setter
     def features(self, value: Any) -> None:
