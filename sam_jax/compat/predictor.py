@@ -22,7 +22,8 @@ class SamPredictor:
       transform: `ResizeLongestSide` to the model's input.
       is_image_set: whether there is something to predict on.
       features: the embedding, a NumPy copy [1, C, h, w], or None. One kept from earlier may be
-        assigned, tensor or array; `original_size`, `input_size` and `is_image_set` then want setting too.
+        assigned, tensor or array; `original_size`, `input_size` and `is_image_set` then want
+        setting too.
       original_size: (height, width) of the image.
       input_size: (height, width) of the scaled image.
     """
