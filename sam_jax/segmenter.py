@@ -223,8 +223,9 @@ class Segmenter:
           One dict a mask, with the original's keys; see `GeneratedMasks.records`.
 
         Raises:
-          InputError: the image cannot be read, an option is unknown or out of its range, or an
-            embedding is of another model or given with crops.
+          InputError: the image cannot be read, an option is unknown or out of its range, an
+            embedding is of another model or given with crops, or masks as arrays would take more
+            than 4 GiB.
         """
         return self.generate_masks(image, preset=preset, **options).records(output_mode)
 

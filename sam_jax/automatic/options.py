@@ -19,7 +19,8 @@ class GenerateOptions:
 
     Attributes:
       points_per_side: a grid of this many points squared on the image. Raising it finds smaller
-        objects; time grows with its square, memory does not grow. None with `point_grids`.
+        objects; time grows with its square, memory only by the RLE of what passes the filters.
+        None with `point_grids`.
       points_per_batch: points decoded at once. Raising it is faster on an accelerator and takes
         more memory there; on a CPU it changes little. Never changes which masks are found.
       crop_n_layers: layer i cuts the image into 2^i by 2^i overlapping crops and encodes each.

@@ -80,11 +80,13 @@ class SamAutomaticMaskGenerator:
           `point_coords` [[x, y]], `stability_score` and `crop_box`.
 
         Raises:
-          InputError: the image is no such array, or an attribute was set out of its range.
+          MisuseError: the image is no such array.
+          InputError: an attribute was set out of its range, or masks as arrays would take more than
+            4 GiB (set `output_mode` to "coco_rle").
         """
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(
+            raise MisuseError(
                 f"the image must be uint8 [height, width, 3], not {image.dtype} {image.shape}"
             )
         model = self.predictor.model
