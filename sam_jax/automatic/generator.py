@@ -34,6 +34,7 @@ _FILTERS = (
     "above max_mask_area_ratio",
     "duplicates in a crop",
     "joined over seams",
+    "cut by a tile",
     "duplicates between crops",
     "alike after clean-up",
     "below min_mask_area",
@@ -216,8 +217,9 @@ def _distinct_between_crops(
         sides = found.crops[:, 2:] - found.crops[:, :2]
         scores = 1 / np.prod(sides, axis=1).astype(np.float32)
     else:
-        joined = joined_over_seams(found, crops, size_hw, options.crop_nms_thresh)
-        report["joined over seams"] += len(found) - len(joined)
+        joined, cut = joined_over_seams(found, crops, size_hw, options.crop_nms_thresh)
+        report["joined over seams"] += len(found) - len(joined) - cut
+        report["cut by a tile"] += cut
         found, scores = joined, joined.predicted_iou
     kept = distinct(found, scores, options.crop_nms_thresh, options.nms)
     return _keep(found, kept, report, "duplicates between crops")

@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 
 from sam_jax.automatic.candidates import Candidates, concatenated
 from sam_jax.automatic.grids import Crop
@@ -11,20 +11,27 @@ from sam_jax.automatic.runs import Box, Runs, runs_of_mask
 
 # A mask that comes this close to the end of its tile, in pixels, may go on behind it.
 _REACH = 2
+# A cut is mended where other parts go on behind so much of it. It is not all, so that an object
+# keeps its mask whose last few pixels lie in a tile that did not find it.
+_CONTINUED = 0.75
 
 
 def joined_over_seams(
     candidates: Candidates, tiles: list[Crop], size_hw: tuple[int, int], threshold: float
-) -> Candidates:
-    """Masks of different tiles that are one object, as one mask.
+) -> tuple[Candidates, int]:
+    """Masks of different tiles that are one object, as one mask; without those that stay cut.
 
     Two masks of overlapping tiles belong together when one of them is cut by the end of its tile
     and, where the tiles overlap, they agree: intersection over union of what lies there above
     `threshold`. Pairs are joined the best first, and never so that two masks of one tile come
-    together. What is joined has the mean of the scores by area, and all of the points.
+    together. What is joined has the mean of the scores by area, and all of the points. A mask that
+    is cut where no part of it goes on is left out: its outline is not an object's.
+
+    Returns:
+      The masks, and how many of the candidates were left out.
     """
     boxes = candidates.boxes
-    cut = _is_cut(boxes, candidates.crops, size_hw)
+    cut = np.any(_cut_sides(boxes, candidates.crops, size_hw), axis=1)
     members = {tile.box: np.flatnonzero((candidates.crops == tile.box).all(1)) for tile in tiles}
     tile_of = np.zeros(len(candidates), np.int64)
     for number, inside in enumerate(members.values()):
@@ -40,13 +47,47 @@ def joined_over_seams(
         for i, j in np.argwhere(agreement > threshold):
             pairs.append((float(agreement[i, j]), int(ours[i]), int(theirs[j])))
     groups = _groups(sorted(pairs, key=lambda pair: -pair[0]), tile_of.tolist())
-    return concatenated([_joined(candidates.take(group), size_hw) for group in groups])
+    objects, left_out = [], 0
+    for group in groups:
+        parts = candidates.take(group)
+        if _stays_cut(parts, size_hw):
+            left_out += len(parts)
+        else:
+            objects.append(_joined(parts, size_hw))
+    return concatenated(objects), left_out
 
 
-def _is_cut(boxes: Int64[np.ndarray, "n 4"], crops: Int64[np.ndarray, "n 4"], size_hw):
+def _cut_sides(
+    boxes: Int64[np.ndarray, "n 4"], crops: Int64[np.ndarray, "n 4"], size_hw: tuple[int, int]
+) -> Bool[np.ndarray, "n 4"]:
+    """Whether each mask reaches its tile's left, top, right and lower end inside the image."""
     ends = np.array([0, 0, size_hw[1], size_hw[0]])
     last = np.array([0, 0, 1, 1])  # a box ends with a pixel, a crop behind it
-    return np.any((np.abs(boxes - (crops - last)) <= _REACH) & (crops != ends), axis=1)
+    near = np.abs(boxes - (crops - last)) <= _REACH
+    return near & (crops != ends)
+
+
+def _stays_cut(parts: Candidates, size_hw: tuple[int, int]) -> bool:
+    """Whether a part is cut at an end of its tile behind which no other part goes on."""
+    for part, side in np.argwhere(_cut_sides(parts.boxes, parts.crops, size_hw)).tolist():
+        strip = parts.crops[part].copy()
+        axis, end = side % 2, int(strip[side])
+        # The pixels within reach of this end: columns of a left or right one, rows of the others.
+        strip[side - 2] = end - _REACH - 1 if side >= 2 else end + _REACH + 1
+        x0, y0, x1, y1 = strip.tolist()
+        touched, continued = (
+            np.any([runs.mask((x0, y0, x1, y1)).any(axis=1 - axis) for runs in some], axis=0)
+            for some in ([parts.runs[part]], _looking_behind(parts, axis, end))
+        )
+        if np.sum(touched & continued) < _CONTINUED * np.sum(touched):
+            return True
+    return False
+
+
+def _looking_behind(parts: Candidates, axis: int, end: int) -> list[Runs]:
+    """The masks of those parts whose tiles go on behind an end."""
+    begins, ends = parts.crops[:, axis], parts.crops[:, axis + 2]
+    return [parts.runs[i] for i in np.flatnonzero((begins < end) & (end < ends))]
 
 
 def _intersection(a: Box, b: Box) -> Box | None:
