@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ class ImageEmbedding:
     size_hw: tuple[int, int] = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, about: Mapping[str, str] | None = None) -> None:
         """Writes the embedding to one file (NumPy's .npz), whole or not at all.
+
+        Args:
+          path: of the file; directories are made, and a file that is there is replaced.
+          about: what else the file says, for `load_with_about`; the image it was made from, say.
 
         Raises:
           OSError: the file cannot be written.
@@ -45,6 +50,7 @@ class ImageEmbedding:
             "format_version": FORMAT_VERSION,
             "size_hw": list(self.size_hw),
             "fingerprint": self.fingerprint,
+            "about": dict(about or {}),
         }
         with written_aside(path) as file:
             np.savez(
@@ -60,23 +66,33 @@ class ImageEmbedding:
         Raises:
           InputError: the file is missing, damaged, or no embedding.
         """
-        path = Path(path)
-        try:
-            header, features = _read(path)
-            size_hw = tuple(int(length) for length in header["size_hw"])
-            fingerprint = str(header["fingerprint"])
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist") from None
-        except PermissionError:
-            raise InputError(f"{path} cannot be read: permission denied") from None
-        # zipfile and numpy raise a dozen unrelated types for a damaged file.
-        except Exception as error:
-            raise InputError(
-                f"{path} is not a saved embedding, or is damaged ({error}); encode the image again"
-            ) from None
-        if len(size_hw) != 2 or min(size_hw) < 1:
-            raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
-        return cls(jnp.asarray(features), size_hw, fingerprint)
+        return load_with_about(path)[0]
+
+
+def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, str]]:
+    """Reads what `save` wrote, and what it was given as `about`; empty where it was not.
+
+    Raises:
+      InputError: the file is missing, damaged, or no embedding.
+    """
+    path = Path(path)
+    try:
+        header, features = _read(path)
+        size_hw = tuple(int(length) for length in header["size_hw"])
+        fingerprint = str(header["fingerprint"])
+        about = {str(key): str(text) for key, text in header.get("about", {}).items()}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read: permission denied") from None
+    # zipfile and numpy raise a dozen unrelated types for a damaged file.
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a saved embedding, or is damaged ({error}); encode the image again"
+        ) from None
+    if len(size_hw) != 2 or min(size_hw) < 1:
+        raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
+    return ImageEmbedding(jnp.asarray(features), size_hw, fingerprint), about
 
 
 def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:

@@ -1,7 +1,10 @@
-"""Writing files so that no half of one is ever seen under its final name."""
+"""Files: written so that no half is seen under a final name, known by content, locked."""
 
+import errno
+import hashlib
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +42,39 @@ def part_name(name: str) -> str:
 def name_start(name: str) -> str:
     """The first 100 bytes of a name, in whole characters: what a part's name tells of it."""
     return os.fsencode(name)[:100].decode(errors="ignore")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Takes a file's lock, unless it is taken; the system releases it however this process ends.
+
+    True where the file system has no locks, as some network file systems: work that is done twice
+    at once there is no worse than without asking.
+
+    Raises:
+      OSError: anything but that the lock is taken.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    return True

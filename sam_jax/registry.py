@@ -5,11 +5,8 @@ Names are looked up in the package (`sam_jax/weights/NAME`) and in the user's ca
 but by `download`.
 """
 
-import errno
-import hashlib
 import http.client
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +19,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import platformdirs
 
 from sam_jax.errors import CheckpointError
+from sam_jax.files import file_sha256, try_lock
 from sam_jax.version import __version__
 
 DEFAULT_CHECKPOINT = "tiny"
@@ -211,19 +209,19 @@ def _is_checkpoint(path: Path) -> bool:
 def _fetch_checked(weights: OfficialWeights, url: str, file: Path, progress: Progress) -> None:
     """Makes `file` the wanted file: fetched whole, size and hash right, or not there at all."""
     if file.exists():
-        if _sha256(file) == weights.sha256:
+        if file_sha256(file) == weights.sha256:
             return
         file.unlink()
     part = file.with_name(file.name + ".part")
     resumed = part.exists() and part.stat().st_size > 0
     _fetch(url, part, weights.num_bytes, progress)
-    found = _sha256(part)
+    found = file_sha256(part)
     if found != weights.sha256 and resumed:
         # What was resumed may have begun as another file, or been damaged on the disk.
         progress.note("the resumed file is damaged; fetching it from the beginning")
         part.unlink()
         _fetch(url, part, weights.num_bytes, progress)
-        found = _sha256(part)
+        found = file_sha256(part)
     if found != weights.sha256:
         size = part.stat().st_size
         part.unlink()
@@ -343,11 +341,6 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _pause(failures: int) -> None:
     time.sleep(min(2.0**failures, 15.0))
 
@@ -355,30 +348,10 @@ def _pause(failures: int) -> None:
 @contextmanager
 def _locked(path: Path, name: str, progress: Progress) -> Iterator[None]:
     """Holds the file's lock, which the system releases however this process ends."""
+    # Without locks, two downloads at once spoil each other's file, which the hash check finds.
     with open(path, "ab") as file:
-        try:
-            if not _try_lock(file):
-                progress.note(f"{name} is being downloaded by another process; waiting for it")
-                while not _try_lock(file):
-                    time.sleep(0.2)
-        except OSError as error:
-            # Some network file systems have no locks: two downloads at once then spoil each
-            # other's file, which the hash check finds.
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                raise
+        if not try_lock(file):
+            progress.note(f"{name} is being downloaded by another process; waiting for it")
+            while not try_lock(file):
+                time.sleep(0.2)
         yield
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

@@ -1,9 +1,11 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.embeddings import ImageEmbedding
+from sam_jax.embeddings import ImageEmbedding, load_with_about
 from sam_jax.errors import InputError
 
 
@@ -20,6 +22,26 @@ def test_a_saved_embedding_comes_back_bit_for_bit(embedding, tmp_path):
         loaded = ImageEmbedding.load(tmp_path / name)
         np.testing.assert_array_equal(loaded.features, embedding.features)
         assert (loaded.size_hw, loaded.fingerprint) == ((30, 41), "abc123")
+
+
+def test_what_a_file_says_about_its_embedding_comes_back(embedding, tmp_path):
+    embedding.save(tmp_path / "e.npz", {"image_sha256": "00ff", "dtype": "bfloat16"})
+    loaded, about = load_with_about(tmp_path / "e.npz")
+    np.testing.assert_array_equal(loaded.features, embedding.features)
+    assert about == {"image_sha256": "00ff", "dtype": "bfloat16"}
+    embedding.save(tmp_path / "e.npz")
+    assert load_with_about(tmp_path / "e.npz")[1] == {}
+
+
+def test_files_of_earlier_versions_are_read(embedding, tmp_path):
+    header = {"format_version": 1, "size_hw": [30, 41], "fingerprint": "abc123"}
+    np.savez(
+        tmp_path / "e.npz",
+        header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+        features=np.asarray(embedding.features),
+    )
+    loaded, about = load_with_about(tmp_path / "e.npz")
+    assert (loaded.size_hw, loaded.fingerprint, about) == ((30, 41), "abc123", {})
 
 
 def test_an_embedding_is_a_pytree_of_its_features(embedding):

@@ -1,12 +1,20 @@
 """`sam-jax encode`: images to embeddings, kept for later prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sam_jax.cli.folder_run import images_of, raise_failures, reading_ahead, remove_leftovers
+from sam_jax.cli.folder_run import (
+    ReadImage,
+    content_id,
+    images_of,
+    own_folder,
+    raise_failures,
+    reading_ahead,
+    remove_leftovers,
+)
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -19,8 +27,6 @@ from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sam_jax.embeddings import ImageEmbedding
     from sam_jax.segmenter import Segmenter
 
@@ -35,7 +41,11 @@ if TYPE_CHECKING:
     help="Folder to write to: photo.jpg becomes photo.jpg.npz.",
 )
 @checkpoint_option
-@click.option("--resume", is_flag=True, help="Skip images whose embedding is there already.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Skip images whose embedding is there, made of the same file by this model and type.",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 256),
@@ -55,15 +65,13 @@ def encode(
     images = images_of(source)
     path = find_checkpoint(checkpoint)
     check_output_folder(output)
-    segmenter = load_segmenter(path, dtype)
-    mention_default(checkpoint)
-    left = [
-        image
-        for image in images
-        if not (resume and _is_done(_embedding_path(output, image), segmenter.fingerprint))
-    ]
-    remove_leftovers(output, [_embedding_path(output, image).name for image in left])
-    failures = _encode_all(segmenter, left, output, batch_size)
+    with own_folder(output):
+        segmenter = load_segmenter(path, dtype)
+        mention_default(checkpoint)
+        made_with = {"fingerprint": segmenter.fingerprint, "dtype": dtype}
+        left = [image for image in images if not (resume and _is_done(output, image, made_with))]
+        remove_leftovers(output, [_embedding_path(output, image).name for image in left])
+        failures = _encode_all(segmenter, left, output, batch_size, dtype)
     done, skipped = len(left) - len(failures), len(images) - len(left)
     if len(images) == 1 and failures:
         raise failures[0]
@@ -73,24 +81,25 @@ def encode(
 
 
 def _encode_all(
-    segmenter: "Segmenter", images: Sequence[Path], output: Path, batch_size: int
+    segmenter: "Segmenter", images: Sequence[Path], output: Path, batch_size: int, dtype: str
 ) -> list[InputError]:
     failures: list[InputError] = []
     with ProgressBar("encoding", "images", len(images)) as progress:
         done = 0
         for batch in _batches(images, batch_size, failures):
-            embeddings = segmenter.encode([pixels for _, pixels in batch])
+            embeddings = segmenter.encode([reading.pixels for _, reading in batch])
             assert isinstance(embeddings, list)
-            for (image, _), embedding in zip(batch, embeddings, strict=True):
-                _save(embedding, _embedding_path(output, image))
+            for (image, reading), embedding in zip(batch, embeddings, strict=True):
+                about = {"image_sha256": reading.sha256, "dtype": dtype}
+                _save(embedding, _embedding_path(output, image), about)
             done += len(batch)
             progress.update(done + len(failures))
     return failures
 
 
-def _save(embedding: "ImageEmbedding", path: Path) -> None:
+def _save(embedding: "ImageEmbedding", path: Path, about: Mapping[str, str]) -> None:
     try:
-        embedding.save(path)
+        embedding.save(path, about)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; run it again with --resume"
@@ -99,15 +108,15 @@ def _save(embedding: "ImageEmbedding", path: Path) -> None:
 
 def _batches(
     images: Sequence[Path], size: int, failures: list[InputError]
-) -> Iterator[list[tuple[Path, "np.ndarray"]]]:
+) -> Iterator[list[tuple[Path, ReadImage]]]:
     """Images read, so many at a time; why others cannot be is appended to `failures`."""
-    batch: list[tuple[Path, np.ndarray]] = []
+    batch: list[tuple[Path, ReadImage]] = []
     with reading_ahead(images) as readings:
-        for image, pixels in readings:
-            if isinstance(pixels, InputError):
-                failures.append(pixels)
+        for image, reading in readings:
+            if isinstance(reading, InputError):
+                failures.append(reading)
             else:
-                batch.append((image, pixels))
+                batch.append((image, reading))
             if len(batch) == size:
                 yield batch
                 batch = []
@@ -120,11 +129,16 @@ def _embedding_path(output: Path, image: Path) -> Path:
     return output / f"{image.name}.npz"
 
 
-def _is_done(path: Path, fingerprint: str) -> bool:
-    """Whether an embedding by this model is there; another's, or a damaged one, is made again."""
-    from sam_jax.embeddings import ImageEmbedding
+def _is_done(output: Path, image: Path, made_with: Mapping[str, str]) -> bool:
+    """Whether the embedding of this very image by this model is there, undamaged."""
+    from sam_jax.embeddings import load_with_about
 
+    path = _embedding_path(output, image)
+    if not path.is_file():
+        return False
     try:
-        return path.is_file() and ImageEmbedding.load(path).fingerprint == fingerprint
+        embedding, about = load_with_about(path)
     except InputError:
         return False
+    wanted = {**made_with, "image_sha256": content_id(image)}
+    return {"fingerprint": embedding.fingerprint, **about} == wanted

@@ -1,24 +1,40 @@
 """Work on every image of a folder: read while the device computes, failures told at the end."""
 
+import os
 import re
 import shutil
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sam_jax.errors import InputError
-from sam_jax.files import name_start
+from sam_jax.files import file_sha256, name_start, try_lock
 
 if TYPE_CHECKING:
     import numpy as np
 
 # Images that are read, or being read, while another is worked on.
 _WAITING = 2
+_LOCK = ".sam-jax.lock"
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image's pixels, uint8 [height, width, 3], and the SHA-256 of the file they are from."""
+
+    pixels: "np.ndarray"
+    sha256: str
+
+
+# Or why an image cannot be read.
+Reading = ReadImage | InputError
 
 
 def images_of(source: Path) -> list[Path]:
@@ -33,10 +49,59 @@ def images_of(source: Path) -> list[Path]:
 
 
 @contextmanager
-def reading_ahead(
-    images: Sequence[Path],
-) -> Iterator[Iterator[tuple[Path, "np.ndarray | InputError"]]]:
-    """An iterator over each image with its pixels, or with the reason why it cannot be read.
+def own_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder to write to, and keeps other runs out of it until the block ends.
+
+    What a run that was killed left locked is free again. A folder that stays empty goes.
+
+    Raises:
+      InputError: another run has it.
+      OSError: it cannot be made or written to.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    try:
+        with open(path, "ab") as file:
+            if not try_lock(file) or not _is_at(path, file.fileno()):
+                raise InputError(
+                    f"another run is writing to {folder}; wait for its end, or choose another "
+                    "--output"
+                )
+            try:
+                yield
+            finally:
+                # Before it is free: later, it might be the next run's already.
+                with suppress(OSError):
+                    path.unlink()
+    finally:
+        if sys.platform == "win32":  # Where no open file can be removed.
+            with suppress(OSError):
+                path.unlink()
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file has its name still: a run that ended since may have removed it."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def content_id(path: Path) -> str | None:
+    """The SHA-256 of a file's content; None where there is no regular file that can be read."""
+    try:
+        # Opening a pipe would wait for ever.
+        return file_sha256(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+@contextmanager
+def reading_ahead(images: Sequence[Path]) -> Iterator[Iterator[tuple[Path, Reading]]]:
+    """An iterator over each image with what was read of it, or with why it cannot be read.
 
     A thread reads the next images while the caller works; few of them are in memory at a time.
     """
@@ -50,7 +115,7 @@ def reading_ahead(
 
 def _read_in_order(
     reader: ThreadPoolExecutor, images: Sequence[Path]
-) -> Iterator[tuple[Path, "np.ndarray | InputError"]]:
+) -> Iterator[tuple[Path, Reading]]:
     waiting: deque[tuple[Path, Future]] = deque()
     for image in images:
         waiting.append((image, reader.submit(_read, image)))
@@ -60,18 +125,32 @@ def _read_in_order(
         yield _first(waiting)
 
 
-def _first(waiting: deque[tuple[Path, Future]]) -> tuple[Path, "np.ndarray | InputError"]:
+def _first(waiting: deque[tuple[Path, Future]]) -> tuple[Path, Reading]:
     image, future = waiting.popleft()
     return image, future.result()
 
 
-def _read(image: Path) -> "np.ndarray | InputError":
-    from sam_jax.images import read_image
-
+def _read(image: Path) -> Reading:
     try:
-        return read_image(image)
+        return read_with_id(image)
     except InputError as error:
         return error
+
+
+def read_with_id(image: Path) -> ReadImage:
+    """An image's pixels and what identifies its file.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    from sam_jax.images import read_image
+
+    # First, so that of a file that is replaced in between, a later run sees that it was.
+    sha256 = content_id(image)
+    pixels = read_image(image)
+    if sha256 is None:
+        raise InputError(f"image {str(image)!r} appeared just now; run it again with --resume")
+    return ReadImage(pixels, sha256)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """`sam-jax generate`: everything in an image, or in every image of a folder."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,9 @@ import click
 
 from sam_jax.cli.folder_run import (
     images_of,
+    own_folder,
     raise_failures,
+    read_with_id,
     reading_ahead,
     remove_leftovers,
     show_failures,
@@ -38,8 +40,6 @@ from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sam_jax.automatic.options import GenerateOptions
 
 
@@ -73,7 +73,11 @@ if TYPE_CHECKING:
     help="How far polygons may be from the mask's outline. Raising it leaves fewer corners.  "
     "[default: 0, exact]",
 )
-@click.option("--resume", is_flag=True, help="Skip images that are finished, with these options.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Skip images that are finished, with these options, and are the same files still.",
+)
 @click.option(
     "--overlay/--no-overlay",
     default=None,
@@ -119,30 +123,31 @@ def generate(
     path = find_checkpoint(checkpoint)
     options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
-    check_instances(output, instances)
-    earlier = {image: earlier_result(output, image, resume) for image in images}
-    names = [f"{image.stem}.json" for image in images]
-    remove_leftovers(output, [*names, *INSTANCES.values()])
-    # A single image is read first: it takes less time than loading the model.
-    single = None if source.is_dir() else _read_one(source)
-    segmenter = load_segmenter(path, dtype)
-    mention_default(checkpoint)
-    described = {
-        "name": checkpoint or path.name,
-        "model": segmenter.config.name,
-        "fingerprint": segmenter.fingerprint,
-        "dtype": dtype,
-    }
-    run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
-    left = [image for image in images if not run.is_finished(image)]
-    try:
-        with nullcontext(single) if single else reading_ahead(left) as reading:
-            run.do(reading if left else (), len(left))
-        finished = [image for image in images if image not in run.failures]
-        written = _write_instances(output, instances, finished, simplify or 0.0)
-    except InputError:
-        show_failures(run.failures.values())
-        raise
+    with own_folder(output):
+        check_instances(output, instances)
+        earlier = {image: earlier_result(output, image, resume, endings) for image in images}
+        names = [f"{image.stem}.json" for image in images]
+        remove_leftovers(output, [*names, *INSTANCES.values()])
+        # A single image is read first: it takes less time than loading the model.
+        single = None if source.is_dir() else iter([(source, read_with_id(source))])
+        segmenter = load_segmenter(path, dtype)
+        mention_default(checkpoint)
+        described = {
+            "name": checkpoint or path.name,
+            "model": segmenter.config.name,
+            "fingerprint": segmenter.fingerprint,
+            "dtype": dtype,
+        }
+        run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
+        left = run.unfinished() if resume else images
+        try:
+            with nullcontext(single) if single else reading_ahead(left) as reading:
+                run.do(reading if left else (), len(left))
+            finished = [image for image in images if image not in run.failures]
+            written = _write_instances(output, instances, finished, simplify or 0.0)
+        except InputError:
+            show_failures(run.failures.values())
+            raise
     _print_result(run, source, len(left), written)
     raise_failures(list(run.failures.values()), len(images), "done")
 
@@ -180,12 +185,6 @@ def _check_output(output: Path, source: Path, pictures: bool) -> None:
             "the next run would take pictures in the folder of the images for images; choose "
             "another --output"
         )
-
-
-def _read_one(image: Path) -> Iterator[tuple[Path, "np.ndarray | InputError"]]:
-    from sam_jax.images import read_image
-
-    return iter([(image, read_image(image))])
 
 
 def _write_instances(

@@ -1,18 +1,21 @@
 """The files of generated masks: what is there already, and what appears as each image is finished.
 
 An image is finished when its JSON file is there. It is written after the image's other files, and
-says in its entry "sam_jax" by which model and options it was made and what these files are.
+says in its entry "sam_jax" by which model and options it was made, from which image and embedding,
+and what these files are. Pictures carry a mark, so that those of a run that was killed before the
+JSON are told from the user's own.
 """
 
-import errno
 import io
 import json
 import os
+import re
 import shutil
 import sys
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,12 @@ OVERLAY_WITH_IDS = "overlay with ids"
 INSTANCES = {"coco-rle": "instances_rle.json", "polygon": "instances_polygon.json"}
 
 _JPEG_QUALITY = 90
+# Among a picture's first bytes, as a JPEG comment or PNG text: whose it is, and what it shows.
+_MARK = "sam-jax generate: {}."
+_MARKED = re.compile(rb"sam-jax generate: ([a-z ]+)\.")
+_MARK_WITHIN = 256
+# Signature and header: what comes before any other chunk.
+_PNG_HEADER_BYTES = 33
 # How every file of write_sa1b begins: one of them that was cut short is known by it. The files of
 # the SA-1B dataset have spaces there.
 _IMAGE_BEGINNING = b'{"image":{"image_id":'
@@ -45,18 +54,18 @@ class EarlierResult:
     Attributes:
       settings: the model and options its masks were made by (`settings_text`); None if there are
         none to keep.
-      pictures: names of the image's other files, and what each shows.
+      made_from: what identifies the files that they were made from.
+      pictures: names of the image's other files that are there, and what each shows; nothing where
+        that is not sure.
     """
 
     settings: str | None = None
+    made_from: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
 
-    def has_pictures(self, output: Path, pictures: Mapping[str, str]) -> bool:
-        """Whether pictures that show this were made, and are still there."""
-        return all(
-            self.pictures.get(name) == shows and (output / name).is_file()
-            for name, shows in pictures.items()
-        )
+    def has_pictures(self, pictures: Mapping[str, str]) -> bool:
+        """Whether pictures that show this are there."""
+        return all(self.pictures.get(name) == shows for name, shows in pictures.items())
 
 
 def settings_text(fingerprint: str, dtype: str, options: Mapping[str, Any]) -> str:
@@ -88,45 +97,76 @@ def check_names(images: Sequence[Path], output: Path, instances: Sequence[str]) 
             )
 
 
-def earlier_result(output: Path, image: Path, resume: bool) -> EarlierResult:
-    """What is in an image's JSON file, if there is one.
+def earlier_result(
+    output: Path, image: Path, resume: bool, endings: Iterable[str]
+) -> EarlierResult:
+    """What there is of an image.
 
     Args:
       output: the folder.
       image: the image's file.
       resume: whether its masks may be kept.
+      endings: of the names of the pictures to draw.
 
     Raises:
-      InputError: the file is no result of this command, so it must not be replaced.
+      InputError: the JSON file, or one of the name of a picture to draw, is no result of this
+        command, so it must not be replaced.
     """
-    path = output / f"{image.stem}.json"
+    record = _earlier_record(output / f"{image.stem}.json", resume)
+    ours = record.get("sam_jax", {})
+    listed = ours.get("files")
+    pictures = _earlier_pictures(output, image, listed if isinstance(listed, dict) else {})
+    for name in (image.stem + ending for ending in endings):
+        if name not in pictures and os.path.lexists(output / name):
+            raise _not_ours(output / name)
+    try:
+        checkpoint, made_from = ours["checkpoint"], dict(ours["made_from"])
+        settings = settings_text(checkpoint["fingerprint"], checkpoint["dtype"], ours["options"])
+        of_this_name = record["image"]["file_name"] == image.name
+    except (TypeError, KeyError, ValueError):
+        return EarlierResult(pictures=pictures)
+    return EarlierResult(settings if resume and of_this_name else None, made_from, pictures)
+
+
+def _earlier_record(path: Path, resume: bool) -> dict[str, Any]:
+    """What is in an image's JSON file; nothing, if there is none or it is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return EarlierResult()
+        return {}
     except OSError as error:
         raise _unreadable(path, error) from None
     try:
         record = json.loads(content)
-        ours = record["sam_jax"]
+        is_ours = isinstance(record["sam_jax"], dict)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         # Whole files of others are kept; of ours, a failing disk may have left a part.
         cut_short = isinstance(error, ValueError) and content.startswith(_IMAGE_BEGINNING)
         if not content.strip(b"\0") or (resume and cut_short):
-            return EarlierResult()
-        raise _not_ours(path) from None
-    if not isinstance(ours, dict):
+            return {}
+        is_ours = False
+    if not is_ours:
         raise _not_ours(path)
-    try:
-        checkpoint, options, files = ours["checkpoint"], ours["options"], ours["files"]
-        settings = settings_text(checkpoint["fingerprint"], checkpoint["dtype"], options)
-        of_this_image = record["image"]["file_name"] == image.name
-        # The names are what they would be: nothing else is ever replaced or removed.
-        names = [image.stem + ending for ending in (LABELS, OVERLAY)]
-        pictures = {name: files[name] for name in names if isinstance(files.get(name), str)}
-    except (TypeError, KeyError, AttributeError):
-        return EarlierResult()
-    return EarlierResult(settings if resume and of_this_image else None, pictures)
+    return record
+
+
+def _earlier_pictures(output: Path, image: Path, listed: Mapping[str, Any]) -> dict[str, str]:
+    """The image's pictures that are there, marked as ours or listed in its JSON file."""
+    pictures = {}
+    # The names are what they would be: nothing else is ever replaced or removed.
+    for name in (image.stem + LABELS, image.stem + OVERLAY):
+        try:
+            with open(output / name, "rb") as file:
+                beginning = file.read(_MARK_WITHIN)
+        except OSError:
+            continue
+        mark = _MARKED.search(beginning)
+        # A run that was killed may have put a picture there that the JSON does not list, or lists
+        # as the one before.
+        shows = mark[1].decode() if mark else ""
+        if mark or name in listed or not beginning.strip(b"\0"):
+            pictures[name] = shows if shows == listed.get(name) else ""
+    return pictures
 
 
 def check_instances(output: Path, kinds: Sequence[str]) -> None:
@@ -138,14 +178,27 @@ def check_instances(output: Path, kinds: Sequence[str]) -> None:
     for kind in kinds:
         path = output / INSTANCES[kind]
         try:
-            with open(path, "rb") as file:
-                beginning = file.read(len(_INSTANCES_BEGINNING))
+            if not _is_instances(path):
+                raise _not_ours(path)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise _unreadable(path, error) from None
-        if beginning.strip(b"\0") and beginning != _INSTANCES_BEGINNING:
-            raise _not_ours(path)
+
+
+def _is_instances(path: Path) -> bool:
+    """Whether it is a file of instances of ours, or one that a failing disk left empty."""
+    with open(path, "rb") as file:
+        beginning = file.read(len(_INSTANCES_BEGINNING))
+    return not beginning.strip(b"\0") or beginning == _INSTANCES_BEGINNING
+
+
+def _earlier_instances(output: Path) -> list[str]:
+    names = []
+    for name in INSTANCES.values():
+        with suppress(OSError):
+            names += [name] if _is_instances(output / name) else []
+    return names
 
 
 def _not_ours(path: Path) -> InputError:
@@ -171,17 +224,24 @@ def _draw_pictures(
 
     contents = {}
     for name, shows in pictures.items():
+        mark = _MARK.format(shows)
         if name.endswith(LABELS):
-            contents[name] = label_png(masks(), pixels.shape[:2])
+            contents[name] = _with_png_text(label_png(masks(), pixels.shape[:2]), mark)
         else:
             # As in the JSON, and as the values of the label PNG.
             ids = [str(number) for number in range(1, len(records) + 1)]
             texts = ids if shows == OVERLAY_WITH_IDS else []
             file = io.BytesIO()
             overlay = draw_overlay(pixels, masks(), texts=texts)
-            overlay.save(file, format="JPEG", quality=_JPEG_QUALITY)
+            overlay.save(file, format="JPEG", quality=_JPEG_QUALITY, comment=mark)
             contents[name] = file.getvalue()
     return contents
+
+
+def _with_png_text(content: bytes, text: str) -> bytes:
+    chunk = b"tEXtSoftware\0" + text.encode()
+    sizes = (len(chunk) - 4).to_bytes(4), zlib.crc32(chunk).to_bytes(4)
+    return content[:_PNG_HEADER_BYTES] + sizes[0] + chunk + sizes[1] + content[_PNG_HEADER_BYTES:]
 
 
 def write_image(
@@ -193,7 +253,7 @@ def write_image(
     pictures: Mapping[str, str],
     replaced: EarlierResult | None,
 ) -> None:
-    """Writes an image's files; pictures that an earlier run made of other masks are removed.
+    """Writes an image's files; what earlier runs made of its other masks is removed.
 
     Args:
       output: the folder.
@@ -210,11 +270,13 @@ def write_image(
     from sam_jax.formats.sa1b import write_sa1b
 
     contents = _draw_pictures(pictures, pixels, records)
-    with _appearing_in_turn(output, f"{image.stem}.json", replaced) as aside:
-        for name, content in contents.items():
-            (aside / name).write_bytes(content)
+    name = f"{image.stem}.json"
+    outdated = [] if replaced is None else _outdated(output, name, replaced, contents)
+    with _appearing_in_turn(output, name, outdated) as aside:
+        for picture, content in contents.items():
+            (aside / picture).write_bytes(content)
         write_sa1b(
-            aside / f"{image.stem}.json",
+            aside / name,
             records,
             file_name=image.name,
             size_hw=pixels.shape[:2],
@@ -222,25 +284,34 @@ def write_image(
         )
 
 
+def _outdated(
+    output: Path, name: str, replaced: EarlierResult, pictures: Collection[str]
+) -> list[str]:
+    """The files that must go before an image has other masks.
+
+    In this order, what is left is true wherever a run is killed.
+    """
+    if not (output / name).exists():
+        return [*replaced.pictures]
+    # Without pictures, the new JSON takes the place of the old one at once.
+    last = [name] if pictures or replaced.pictures else []
+    return [*_earlier_instances(output), *replaced.pictures, *last]
+
+
 @contextmanager
-def _appearing_in_turn(folder: Path, last: str, replaced: EarlierResult | None) -> Iterator[Path]:
+def _appearing_in_turn(folder: Path, last: str, outdated: Sequence[str]) -> Iterator[Path]:
     """A folder to fill; its files move into `folder` when the block ends, `last` after the others.
 
-    As `last` vouches for the others, one of other masks goes before they change.
+    Files that are outdated then are removed before.
     """
     # Named for its file, so that a later run knows what one that was killed has left.
     aside = folder / part_name(last)
     aside.mkdir(parents=True)
     try:
         yield aside
+        for name in outdated:
+            (folder / name).unlink(missing_ok=True)
         others = [file.name for file in aside.iterdir() if file.name != last]
-        for name in (*others, last):
-            if (folder / name).is_dir():
-                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there")
-        if replaced and (others or replaced.pictures):
-            (folder / last).unlink(missing_ok=True)
-            for name in replaced.pictures:
-                (folder / name).unlink(missing_ok=True)
         for name in (*others, last):
             os.replace(aside / name, folder / name)
     finally:

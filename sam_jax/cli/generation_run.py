@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam_jax.cli.folder_run import ReadImage, Reading, content_id
 from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
 from sam_jax.cli.loading import load_embedding
 from sam_jax.cli.progress import ProgressBar
@@ -16,8 +17,6 @@ from sam_jax.errors import InputError
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sam_jax.automatic.options import GenerateOptions
     from sam_jax.segmenter import Segmenter
 
@@ -57,18 +56,30 @@ class GenerationRun:
             self.checkpoint["fingerprint"], self.checkpoint["dtype"], self._options
         )
 
-    def is_finished(self, image: Path) -> bool:
-        """Whether everything asked for is there, made with this model and these options."""
+    def unfinished(self) -> list[Path]:
+        """The images that are to be done; takes as long as reading the files of the others."""
+        left = []
+        with ProgressBar("checking", "images", len(self.earlier)) as progress:
+            for number, image in enumerate(self.earlier, 1):
+                left += [] if self._is_finished(image) else [image]
+                progress.update(number)
+        return left
+
+    def _is_finished(self, image: Path) -> bool:
+        """Whether everything asked for is there, made of this file with this model and options."""
         earlier = self.earlier[image]
-        return earlier.settings == self._settings and earlier.has_pictures(
-            self.output, self.pictures(image)
+        return (
+            earlier.settings == self._settings
+            and earlier.has_pictures(self.pictures(image))
+            # Last, as it reads the file.
+            and earlier.made_from == _made_from(content_id(image), self._embedding(image))
         )
 
-    def do(self, images: Iterable[tuple[Path, "np.ndarray | InputError"]], count: int) -> None:
+    def do(self, images: Iterable[tuple[Path, Reading]], count: int) -> None:
         """Does images as they are read; those that cannot be done go to `failures`.
 
         Args:
-          images: each with its pixels, or with the reason why it cannot be read.
+          images: each with what was read of it, or with the reason why it cannot be read.
           count: how many they are.
 
         Raises:
@@ -78,9 +89,9 @@ class GenerationRun:
         finished = total - count
         try:
             with ProgressBar("generating", "images", count) as progress:
-                for number, (image, pixels) in enumerate(images, 1):
+                for number, (image, reading) in enumerate(images, 1):
                     try:
-                        self._do_one(image, pixels)
+                        self._do_one(image, reading)
                         finished += 1
                     except InputError as error:
                         self.failures[image] = error
@@ -107,27 +118,37 @@ class GenerationRun:
         """Names of the pictures to draw of an image, and what each shows."""
         return {image.stem + ending: shows for ending, shows in self.endings.items()}
 
-    def _do_one(self, image: Path, pixels: "np.ndarray | InputError") -> None:
-        if isinstance(pixels, InputError):
-            raise pixels
+    def _do_one(self, image: Path, reading: Reading) -> None:
+        if isinstance(reading, InputError):
+            raise reading
         earlier, pictures = self.earlier[image], self.pictures(image)
-        known = self._known_masks(image, pixels)
-        records, report = known or self._generate(image, pixels)
+        # Asked for once: `sam-jax encode` may be at work there.
+        embedding = self._embedding(image)
+        made_from = _made_from(reading.sha256, embedding)
+        known = self._known_masks(image, made_from)
+        records, report = known or self._generate(image, reading, embedding)
+        kept = {name: shows for name, shows in earlier.pictures.items() if shows and known}
         entry = {
             "version": __version__,
             "checkpoint": self.checkpoint,
             "options": self._options,
+            "made_from": made_from,
             "report": report,
-            "files": {**earlier.pictures, **pictures} if known else pictures,
+            "files": dict(sorted({**kept, **pictures}.items())),
         }
         replaced = None if known else earlier
-        write_image(self.output, image, pixels, records, entry, pictures, replaced)
+        write_image(self.output, image, reading.pixels, records, entry, pictures, replaced)
+
+    def _embedding(self, image: Path) -> Path | None:
+        path = self.embeddings and self.embeddings / f"{image.name}.npz"
+        return path if path is not None and path.exists() else None
 
     def _known_masks(
-        self, image: Path, pixels: "np.ndarray"
+        self, image: Path, made_from: Mapping[str, str | None]
     ) -> tuple[Sequence[dict[str, Any]], Any] | None:
         """Masks and report of an image that lacks only pictures."""
-        if self.earlier[image].settings != self._settings:
+        earlier = self.earlier[image]
+        if earlier.settings != self._settings or earlier.made_from != made_from:
             return None
         from sam_jax.formats.sa1b import read_sa1b
 
@@ -136,20 +157,27 @@ class GenerationRun:
             report = result.extra["sam_jax"]["report"]
         except (InputError, KeyError):
             return None
-        return (result.records, report) if result.size_hw == pixels.shape[:2] else None
+        # As they were generated: the file is then the same as if it were written now.
+        return [{k: v for k, v in each.items() if k != "id"} for each in result.records], report
 
     def _generate(
-        self, image: Path, pixels: "np.ndarray"
+        self, image: Path, reading: ReadImage, embedding: Path | None
     ) -> tuple[Sequence[dict[str, Any]], dict[str, int]]:
-        path = self.embeddings and self.embeddings / f"{image.name}.npz"
-        embedded = path is not None and path.exists()
-        source = load_embedding(path, pixels.shape[:2]) if path is not None and embedded else pixels
+        pixels, sha256 = reading.pixels, reading.sha256
+        source = load_embedding(embedding, pixels.shape[:2], sha256) if embedding else pixels
         try:
             masks = self.segmenter.generate_masks(source, **vars(self.options))
         except InputError as error:
-            raise InputError(f"{path if embedded else image}: {error}") from error
-        self.embeddings_used += embedded
+            raise InputError(f"{embedding or image}: {error}") from error
+        self.embeddings_used += embedding is not None
         self.report.update(masks.report)
         # What has no pixel has no place in any format, and must not count in ids and labels.
         records = [record for record in masks.records("coco_rle") if record["area"]]
         return records, masks.report
+
+
+def _made_from(image_sha256: str | None, embedding: Path | None) -> dict[str, str | None]:
+    """What identifies the files that an image's masks are made from."""
+    # An embedding that cannot be read is not none.
+    embedding_sha256 = None if embedding is None else content_id(embedding) or "unreadable"
+    return {"image_sha256": image_sha256, "embedding_sha256": embedding_sha256}

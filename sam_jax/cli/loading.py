@@ -54,18 +54,30 @@ def load_segmenter(path: Path, dtype: str) -> "Segmenter":
     return Segmenter.load(path, dtype=jnp.dtype(dtype))
 
 
-def load_embedding(path: Path, size_hw: tuple[int, int]) -> "ImageEmbedding":
+def load_embedding(
+    path: Path, size_hw: tuple[int, int], image_sha256: str | None = None
+) -> "ImageEmbedding":
     """A saved embedding of an image of this size.
 
-    Raises:
-      InputError: the file is no embedding, or of an image of another size.
-    """
-    from sam_jax.embeddings import ImageEmbedding
+    Args:
+      path: of the embedding.
+      size_hw: height and width of the image.
+      image_sha256: of the image's file, to be held against what `sam-jax encode` noted.
 
-    embedding = ImageEmbedding.load(path)
+    Raises:
+      InputError: the file is no embedding, or of another image.
+    """
+    from sam_jax.embeddings import load_with_about
+
+    embedding, about = load_with_about(path)
     if embedding.size_hw != size_hw:
         raise InputError(
             f"{path} is the embedding of an image of {embedding.size_hw[1]}x"
             f"{embedding.size_hw[0]} pixels, but this one is {size_hw[1]}x{size_hw[0]}"
+        )
+    if image_sha256 is not None and about.get("image_sha256", image_sha256) != image_sha256:
+        raise InputError(
+            f"{path} is the embedding of another image than the one of that name now; encode it "
+            "again"
         )
     return embedding

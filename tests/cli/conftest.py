@@ -1,9 +1,12 @@
 """A small checkpoint with random parameters, a few images, and a way to call the command."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from generated_folder import ARGS, snapshot
 from PIL import Image
 
 from sam_jax.checkpoints import save_checkpoint
@@ -73,3 +76,50 @@ class Run:
 @pytest.fixture
 def run():
     return Run()
+
+
+@pytest.fixture
+def photos(folder):
+    """A folder with four images of one size, and a file that is no image."""
+    Path("photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.png", "c.webp", "d.png"):
+        pixels = rng.integers(0, 256, (61, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{name}")
+    Path("photos/notes.txt").write_text("no image")
+    return Path("photos")
+
+
+@pytest.fixture
+def generate(run, checkpoint):
+    def call(source, *args):
+        return run("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
+
+    return call
+
+
+@pytest.fixture
+def refused(run, checkpoint):
+    """A call that must be refused in one line, without a change to any file."""
+
+    def call(source, *args):
+        before = snapshot(Path())
+        line = run.refused("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
+        assert snapshot(Path()) == before
+        return line
+
+    return call
+
+
+@pytest.fixture
+def failing(checkpoint):
+    """The result of a call that must end with status 2."""
+
+    def call(source, *args):
+        arguments = ["generate", source, "--checkpoint", checkpoint, *ARGS, *args]
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 2
+        return result
+
+    return call

@@ -1,6 +1,6 @@
 """`sam-jax generate`: whole results in every format, and none lost, whatever the disk does."""
 
-import errno
+import hashlib
 import json
 import os
 import re
@@ -11,6 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from generated_folder import (
+    ARGS,
+    KNOBS,
+    OUT,
+    fail_on_call,
+    full_disk,
+    masks_of,
+    names,
+    snapshot,
+)
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -20,94 +30,12 @@ from sam_jax.cli import generate as generate_module
 from sam_jax.cli import generated_files, generation_options, generation_run
 from sam_jax.cli.main import main
 from sam_jax.formats.label_png import label_png, read_label_png
-from sam_jax.formats.rle import decode_rle
 from sam_jax.formats.sa1b import read_sa1b
-
-OUT = Path("sam-jax-generated")
-# The model knows nothing: everything passes, boxes are alike, and five masks are kept.
-KNOBS = {
-    "points_per_side": 4,
-    "pred_iou_thresh": 0.0,
-    "stability_score_thresh": 0.0,
-    "box_nms_thresh": 1.0,
-    "max_masks": 5,
-}
-ARGS = [
-    text for name, value in KNOBS.items() for text in (f"--{name.replace('_', '-')}", str(value))
-]
 
 
 @pytest.fixture(scope="module")
 def segmenter(checkpoint):
     return Segmenter.load(checkpoint)
-
-
-@pytest.fixture
-def photos(folder):
-    """A folder with four images of one size, and a file that is no image."""
-    Path("photos").mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("a.jpg", "b.png", "c.webp", "d.png"):
-        pixels = rng.integers(0, 256, (61, 90, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"photos/{name}")
-    Path("photos/notes.txt").write_text("no image")
-    return Path("photos")
-
-
-@pytest.fixture
-def generate(run, checkpoint):
-    def call(source, *args):
-        return run("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
-
-    return call
-
-
-@pytest.fixture
-def refused(run, checkpoint):
-    """A call that must be refused in one line, without a change to any file."""
-
-    def call(source, *args):
-        before = snapshot(Path())
-        line = run.refused("generate", source, "--checkpoint", checkpoint, *ARGS, *args)
-        assert snapshot(Path()) == before
-        return line
-
-    return call
-
-
-@pytest.fixture
-def failing(checkpoint):
-    """The result of a call that must end with status 2."""
-
-    def call(source, *args):
-        arguments = ["generate", source, "--checkpoint", checkpoint, *ARGS, *args]
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        assert isinstance(result.exception, SystemExit), result.exception
-        assert result.exit_code == 2
-        return result
-
-    return call
-
-
-def snapshot(folder):
-    """Every file under a folder, with what shows that it was not written again."""
-    return {
-        path: (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def names(folder=OUT):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def masks_of(path):
-    return [decode_rle(record["segmentation"]) for record in read_sa1b(path).records]
-
-
-def full_disk(*_args, **_kwargs):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_one_image_gives_what_the_segmenter_gives(generate, segmenter, checkpoint):
@@ -129,8 +57,11 @@ def test_one_image_gives_what_the_segmenter_gives(generate, segmenter, checkpoin
     assert entry["options"].items() >= KNOBS.items() and entry["options"]["nms"] == "box"
     assert entry["report"] == expected.report and entry["report"]["kept"] == 5
     assert entry["files"] == {"photo_overlay.jpg": "overlay"}
+    content = hashlib.sha256(Path("photo.png").read_bytes()).hexdigest()
+    assert entry["made_from"] == {"image_sha256": content, "embedding_sha256": None}
     overlay = Image.open(OUT / "photo_overlay.jpg")
     assert (overlay.mode, overlay.size) == ("RGB", (3 * 90, 3 * 61))  # enlarged
+    assert overlay.info["comment"] == b"sam-jax generate: overlay."
     lines = result.stdout.splitlines()
     assert lines[:3] == [f"{OUT}/photo_overlay.jpg", f"{OUT}/photo.json", "  48 candidates"]
     assert lines[-1] == "   5 kept"
@@ -153,8 +84,9 @@ def test_label_pngs_are_of_the_masks(generate, photos):
     assert names(Path("out"))[:3] == ["a.json", "a_labels.png", "b.json"]
     labels = read_label_png("out/b_labels.png")
     assert labels.shape == (61, 90)
-    content = label_png(iter(masks_of("out/b.json")), (61, 90))
-    assert Path("out/b_labels.png").read_bytes() == content
+    Path("plain.png").write_bytes(label_png(iter(masks_of("out/b.json")), (61, 90)))
+    np.testing.assert_array_equal(labels, read_label_png("plain.png"))
+    assert Image.open("out/b_labels.png").info["Software"] == "sam-jax generate: labels."
 
 
 @pytest.mark.parametrize("kind", ["coco-rle", "polygon"])
@@ -270,6 +202,7 @@ def test_bad_folders_and_names_are_refused_before_the_model_is_loaded(refused, p
     assert "nothing.png" in refused("nothing.png")
     Path("damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert "damaged.png" in refused("damaged.png")
+    assert not OUT.exists()
     shutil.copy("photos/b.png", "photos/a.png")
     assert refused(photos).startswith(f"a.jpg and a.png would both be written to {OUT}/a.json;")
     Path("photos/a.png").unlink()
@@ -277,100 +210,6 @@ def test_bad_folders_and_names_are_refused_before_the_model_is_loaded(refused, p
     assert "instances_rle" in refused(photos, "--format", "coco-rle")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "cannot be written to; choose another --output" in refused(photos)
-
-
-def test_json_files_of_others_are_not_replaced(refused, photos, monkeypatch):
-    monkeypatch.setattr(generate_module, "load_segmenter", None)
-    OUT.mkdir()
-    sa1b = '{"image": {"image_id": 1}, "annotations": []}'
-    of_segment = '{"sam_jax": "0.2.0", "masks": []}'
-    for content in (sa1b, of_segment, "[1]", "no json", '"sam_jax"', "3"):
-        (OUT / "c.json").write_text(content)
-        for args in ([], ["--resume"]):
-            assert "c.json exists and is no result" in refused(photos, *args)
-    (OUT / "c.json").unlink()
-    (OUT / "c.json").mkdir()
-    assert "c.json" in refused(photos)
-    (OUT / "c.json").rmdir()
-    for name, kind in (("instances_rle", "coco-rle"), ("instances_polygon", "polygon")):
-        (OUT / f"{name}.json").write_text('{"info": {}, "images": [], "annotations": []}')
-        assert f"{name}.json exists and is no result" in refused(photos, "--format", kind)
-
-
-def test_results_of_other_runs_are_replaced(generate):
-    OUT.mkdir()
-    (OUT / "photo.json").write_text('{"image": {}, "sam_jax": {}}')
-    generate("photo.png", "--format", "png", "--format", "coco-rle")
-    entry = read_sa1b(OUT / "photo.json").extra["sam_jax"]
-    assert set(entry["files"]) == {"photo_labels.png", "photo_overlay.jpg"}
-    generate("photo.png", "--no-overlay", "--max-masks", "2", "--format", "coco-rle")
-    assert len(read_sa1b(OUT / "photo.json").records) == 2
-    # The pictures were of other masks.
-    assert not (OUT / "photo_labels.png").exists() and not (OUT / "photo_overlay.jpg").exists()
-    assert len(COCO(str(OUT / "instances_rle.json")).anns) == 2
-
-
-def test_resume_skips_what_is_finished(generate, photos):
-    args = (photos, "--format", "png", "--format", "coco-rle", "--resume")
-    generate(*args)
-    before = snapshot(OUT)
-    whole = {path: path.read_bytes() for path in before}
-    (OUT / "b.json").write_bytes((OUT / "b.json").read_bytes()[:200])
-    (OUT / "c.json").write_bytes(b"")
-    result = generate(*args)
-    assert result.stdout.startswith(f"{OUT}: 2 of 4 images done, 2 were there already\n")
-    assert {path: path.read_bytes() for path in before} == whole
-    again = snapshot(OUT)
-    kept = {path for path in before if again[path] == before[path]}
-    assert kept == {OUT / f"{stem}{end}" for stem in "ad" for end in (".json", "_labels.png")}
-
-
-def test_resume_does_again_what_another_model_or_other_options_made(
-    generate, photos, other_checkpoint, monkeypatch
-):
-    # What a type is called decides, so this one need not be compiled, too.
-    monkeypatch.setattr(generate_module, "load_segmenter", lambda path, _: Segmenter.load(path))
-    generate(photos)
-    options = []
-    for change, done in (
-        # Batches of another size change no mask, and this preset only what is given here.
-        (["--points-per-batch", "16", "--preset", "fast"], 0),
-        (["--max-masks", "4"], 4),
-        (["--dtype", "bfloat16"], 4),
-        (["--checkpoint", other_checkpoint], 4),
-    ):
-        options += change
-        result = generate(photos, "--resume", *options)
-        assert result.stdout.startswith(f"{OUT}: {done} of 4 images done")
-
-
-def test_resume_draws_missing_pictures_without_the_model(generate, photos, monkeypatch):
-    generate(photos, "--overlay", "--output", "whole", "--format", "png")
-    generate(photos, "--output", "out")
-    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    with monkeypatch.context() as patch:
-        patch.setattr(Segmenter, "generate_masks", None)
-        generate(photos, "--output", "out", "--overlay", "--resume")
-        generate(photos, "--output", "out", "--format", "png", "--resume")
-        entry = read_sa1b("out/a.json").extra["sam_jax"]
-        assert entry["files"] == {"a_overlay.jpg": "overlay", "a_labels.png": "labels"}
-        stamps = snapshot(Path("out"))
-        both = ("--overlay", "--format", "png", "--resume")
-        result = generate(photos, "--output", "out", *both)
-        assert result.stdout.startswith("out: 0 of 4 images done, 4 were there already")
-        assert snapshot(Path("out")) == stamps
-        Path("out/b_overlay.jpg").unlink()
-        result = generate(photos, "--output", "out", *both)
-        assert result.stdout.startswith("out: 1 of 4 images done, 3 were there already")
-    for path in Path("whole").iterdir():
-        if path.suffix == ".json":
-            assert json.loads(before[path.name])["annotations"] == read_json(path)["annotations"]
-        else:
-            assert (Path("out") / path.name).read_bytes() == path.read_bytes()
-
-
-def read_json(path):
-    return json.loads(Path(path).read_text())
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_done(failing, generate, photos, monkeypatch):
@@ -417,40 +256,6 @@ def test_few_images_are_in_memory_however_many_there_are(generate, photos, monke
     assert len(most) == 12 and max(most) <= 3
 
 
-def test_saved_embeddings_are_used(generate, failing, run, photos, checkpoint, other_checkpoint):
-    generate(photos, "--output", "direct")
-    run("encode", photos, "--output", "e", "--checkpoint", checkpoint)
-    Path("e/c.webp.npz").unlink()
-    result = generate(photos, "--embeddings", "e")
-    assert "embeddings used for 3 of 4 images" in result.stdout.splitlines()
-    assert [masks_equal(OUT / f"{s}.json", f"direct/{s}.json") for s in "abcd"] == [True] * 4
-    run("encode", photos / "a.jpg", "--output", "e", "--checkpoint", other_checkpoint)
-    Image.new("RGB", (91, 61)).save("b.png")
-    run("encode", "b.png", "--output", "e", "--checkpoint", checkpoint)
-    Path("e/d.png.npz").write_bytes(b"damaged")
-    result = failing(photos, "--embeddings", "e", "--output", "out")
-    assert names(Path("out")) == ["c.json"]
-    first, second, third, _ = result.stderr.splitlines()[-4:]
-    assert "e/a.jpg.npz" in first and "another model" in first
-    assert "e/b.png.npz is the embedding of an image of 91x61 pixels" in second
-    assert "d.png.npz" in third and "damaged" in third
-
-
-def masks_equal(one, other):
-    pairs = zip(masks_of(one), masks_of(other), strict=True)
-    return all((a == b).all() for a, b in pairs)
-
-
-def fail_on_call(function, number):
-    calls = []
-
-    def failing(*args, **kwargs):
-        calls.append(args)
-        return full_disk() if len(calls) == number else function(*args, **kwargs)
-
-    return failing
-
-
 # Of the second image: a picture, the JSON, the first file to take its place, the second one.
 @pytest.mark.parametrize(
     "owner, name, number",
@@ -485,18 +290,6 @@ def test_a_full_disk_at_the_end_keeps_all_images(failing, photos, monkeypatch):
     assert names() == ["a.json", "c.json", "d.json"]
 
 
-def test_a_damaged_result_is_named_and_can_be_made_again(generate, failing, photos):
-    generate(photos)
-    content = read_json(OUT / "b.json")
-    content["annotations"][0]["bbox"] = "wide"
-    (OUT / "b.json").write_text(json.dumps(content))
-    line = failing(photos, "--format", "polygon", "--resume").stderr.splitlines()[-1]
-    assert "bbox" in line and f"remove {OUT / 'b.json'} and go on with --resume" in line
-    (OUT / "b.json").unlink()
-    result = generate(photos, "--format", "polygon", "--resume")
-    assert result.stdout.startswith(f"{OUT}: 1 of 4 images done, 3 were there already\n")
-
-
 def test_it_says_so_when_nothing_is_left(generate):
     result = generate("photo.png", "--pred-iou-thresh", "1000")
     assert result.stderr.splitlines()[-1] == (
@@ -510,14 +303,6 @@ def test_a_full_disk_leaves_the_result_of_before(generate, failing, monkeypatch)
     before = snapshot(OUT)
     monkeypatch.setattr(os, "replace", fail_on_call(os.replace, 1))
     failing("photo.png", "--format", "png", "--max-masks", "2")
-    assert snapshot(OUT) == before
-
-
-def test_a_folder_in_the_way_of_a_picture_changes_nothing(generate, failing):
-    generate("photo.png", "--no-overlay")
-    (OUT / "photo_overlay.jpg").mkdir()
-    before = snapshot(OUT)
-    assert "photo_overlay.jpg is a folder" in failing("photo.png").stderr
     assert snapshot(OUT) == before
 
 
@@ -536,18 +321,6 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(checkpoint, photos, mon
     assert result.exit_code == 130 and "Traceback" not in result.stderr
     assert "interrupted: 2 of 4 images are finished, go on with --resume" in result.stderr
     assert names() == ["a.json", "b.json"]
-
-
-def test_what_killed_runs_left_is_removed_and_nothing_else(generate, photos):
-    OUT.mkdir()
-    end = "0123456789abcdef.part"
-    for name in (f".a.json.{end}", f".instances_rle.json.{end}", f".z.json.{end}", ".a.json.part"):
-        (OUT / name).write_bytes(b"half")
-    (OUT / f".b.json.{end}").mkdir()
-    (OUT / f".b.json.{end}" / "b_labels.png").write_bytes(b"half")
-    generate(photos)
-    hidden = [name for name in names() if name.startswith(".")]
-    assert hidden == [".a.json.part", f".z.json.{end}"]
 
 
 def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, checkpoint, monkeypatch):
