@@ -1,9 +1,9 @@
-"""Segmenter: a model, its parameters and its compiled functions, for images as people have them."""
+"""Segmenter: a model for images and prompts as people have them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import jax
@@ -16,6 +16,7 @@ from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop
 from sam_jax.automatic.options import generate_options
 from sam_jax.automatic.records import GeneratedMasks
+from sam_jax.compiled import CompiledModel
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import InputError
@@ -23,9 +24,8 @@ from sam_jax.images import read_image
 from sam_jax.models.sam import Sam
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
-from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
 from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
-from sam_jax.types import Params, Prompts
+from sam_jax.types import Params
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
 
@@ -39,6 +39,7 @@ class Segmenter:
     Attributes:
       config: the model's configuration.
       params: its variables, on the default device.
+      compiled: what runs the model on inputs and prompts that are in its own frame already.
     """
 
     def __init__(
@@ -80,10 +81,8 @@ class Segmenter:
         checkpoints.check_params(config, params)
         self.config = config
         self.params = jax.device_put(params)
-        self._model = Sam(config, dtype)
+        self.compiled = CompiledModel(Sam(config, dtype), self.params, image_batch, prompt_batch)
         self._known_fingerprint = fingerprint
-        self._image_batch = image_batch
-        self._prompt_batch = prompt_batch
         self._generate_defaults = dict(generate_defaults or {})
 
     @classmethod
@@ -167,11 +166,11 @@ class Segmenter:
           InputError: a prompt cannot be used, or an embedding is of another model.
         """
         embeddings, many = _as_list(embedding)
-        scores, logits = self._predict(embeddings, points, labels, boxes, masks, multimask, many)
+        pairs = self._predict(embeddings, points, labels, boxes, masks, multimask, many)
         threshold = self.config.mask_threshold
         out = [
-            MaskPrediction(s, z, e.size_hw, self._input_size(e), threshold)
-            for s, z, e in zip(scores, logits, embeddings, strict=True)
+            MaskPrediction(*pair, one.size_hw, self._input_size(one), threshold)
+            for pair, one in zip(pairs, embeddings, strict=True)
         ]
         return out if many else out[0]
 
@@ -195,10 +194,9 @@ class Segmenter:
           InputError: as `predict`.
         """
         embeddings, many = _as_list(embedding)
-        scores, logits = self._predict(
+        out = self._predict(
             embeddings, points, labels, boxes, masks, multimask, many, on_device=True
         )
-        out = list(zip(scores, logits, strict=True))
         return out if many else out[0]
 
     def generate(
@@ -234,6 +232,7 @@ class Segmenter:
     ) -> GeneratedMasks:
         """As `generate`, but the masks stay runs, with a report of what each filter dropped."""
         chosen = generate_options(preset, **{**self._generate_defaults, **options})
+        model = self.compiled.model
         if isinstance(image, ImageEmbedding):
             if chosen.crop_n_layers or chosen.tile_size:
                 raise InputError(
@@ -242,7 +241,7 @@ class Segmenter:
             self._check_embedding(image)
             embedding = image
             return generate_masks(
-                self._model, self.params, lambda _: embedding.features, image.size_hw, chosen
+                model, self.params, lambda _: embedding.features, image.size_hw, chosen
             )
         pixels = read_image(image)
 
@@ -251,57 +250,39 @@ class Segmenter:
             return self._encode_list([pixels[y0:y1, x0:x1]])[0].features
 
         size_hw = (pixels.shape[0], pixels.shape[1])
-        return generate_masks(self._model, self.params, features_of, size_hw, chosen)
+        return generate_masks(model, self.params, features_of, size_hw, chosen)
 
     def _encode_list(self, images: Sequence[ImageLike]) -> list[ImageEmbedding]:
         if not images:
             raise InputError("the list of images is empty")
-        out: list[ImageEmbedding] = []
-        while len(out) < len(images):
-            # The largest power of two that is left: few shapes to compile, no padding images.
-            count = power_of_two(min(self._image_batch, len(images) - len(out)), up=False)
-            arrays = [read_image(image) for image in images[len(out) : len(out) + count]]
-            inputs = np.stack([prepare_image(array, self.config) for array in arrays])
-            features = _encode(self._model, self.params, inputs)
-            for array, one in zip(arrays, features, strict=True):
-                out.append(ImageEmbedding(one, array.shape[:2], self.fingerprint))
-        return out
+        sizes: list[tuple[int, int]] = []
+
+        def inputs() -> Iterator[np.ndarray]:
+            for image in images:
+                array = read_image(image)
+                sizes.append((array.shape[0], array.shape[1]))
+                yield prepare_image(array, self.config)
+
+        features = self.compiled.encode(inputs())
+        return [
+            ImageEmbedding(one, size_hw, self.fingerprint)
+            for one, size_hw in zip(features, sizes, strict=True)
+        ]
 
     def _input_size(self, embedding: ImageEmbedding) -> int:
         return embedding.features.shape[0] * self.config.image_encoder.patch_size
 
     def _predict(
         self, embeddings, points, labels, boxes, masks, multimask, many, on_device=False
-    ) -> tuple[list[Any], list[Any]]:
+    ) -> list[tuple[Any, Any]]:
         given = {"points": points, "labels": labels, "boxes": boxes, "masks": masks}
         per_image = _prompts_per_image(given, len(embeddings), many)
         prompts = [
             self._model_prompts(embedding, one, i if many else None)
             for i, (embedding, one) in enumerate(zip(embeddings, per_image, strict=True))
         ]
-        pieces: list[list[Any]] = [[] for _ in embeddings]
-        for batch in batch_prompts(
-            prompts, [e.features.shape for e in embeddings], self._prompt_batch
-        ):
-            scores, logits = self._decode_batch(embeddings, batch, multimask)
-            if not on_device:
-                scores, logits = np.asarray(scores), np.asarray(logits)
-            for slot, (image, count) in enumerate(batch.pieces):
-                pieces[image].append((scores[slot, :count], logits[slot, :count]))
-        concatenate = jnp.concatenate if on_device else np.concatenate
-        joined = [
-            parts[0] if len(parts) == 1 else tuple(map(concatenate, zip(*parts, strict=True)))
-            for parts in pieces
-        ]
-        return [one[0] for one in joined], [one[1] for one in joined]
-
-    def _decode_batch(self, embeddings, batch: PromptBatch, multimask: bool):
-        images = [image for image, _ in batch.pieces]
-        # Slots that only fill the batch look at the first image; what they give is thrown away.
-        images += images[:1] * (batch.points.shape[0] - len(images))
-        features = tuple(embeddings[image].features for image in images)
-        prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
-        return _decode(self._model, bool(multimask), self.params, features, prompts)
+        features = [embedding.features for embedding in embeddings]
+        return self.compiled.decode(features, prompts, multimask, on_device=on_device)
 
     def _check_embedding(self, embedding: Any, where: str = "") -> None:
         if not isinstance(embedding, ImageEmbedding):
@@ -357,17 +338,3 @@ def _prompts_per_image(given: dict[str, Any], count: int, many: bool) -> list[di
         {name: None if value is None else value[i] for name, value in given.items()}
         for i in range(count)
     ]
-
-
-# Compiled once for each model and bucket of shapes, whichever Segmenter calls; parameters are
-# arguments, so no Segmenter's weights end up in another's program.
-@partial(jax.jit, static_argnums=0)
-def _encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-    features = cast(jax.Array, model.apply(params, images, method="encode_image"))
-    return tuple(features.astype(jnp.float32))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _decode(model: Sam, multimask: bool, params: Params, features: tuple, prompts: Prompts):
-    logits, scores = model.apply(params, jnp.stack(features), prompts, multimask, method="decode")
-    return scores, logits

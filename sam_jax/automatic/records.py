@@ -9,7 +9,7 @@ from sam_jax.automatic.candidates import Candidates
 from sam_jax.errors import InputError
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
-# Full-size masks of one image are not built beyond this.
+# Full-size masks of one image are not built beyond this, unless somebody asks for it.
 MAX_MASK_BYTES = 4 << 30
 
 
@@ -31,7 +31,9 @@ class GeneratedMasks:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def records(self, output_mode: str = "binary_mask") -> list[dict[str, Any]]:
+    def records(
+        self, output_mode: str = "binary_mask", *, max_mask_bytes: int | None = MAX_MASK_BYTES
+    ) -> list[dict[str, Any]]:
         """One dict a mask, with the original's keys.
 
         segmentation: the mask; area: its pixels; bbox: x, y, width, height from the first to the
@@ -43,19 +45,22 @@ class GeneratedMasks:
           output_mode: what `segmentation` is: "binary_mask", bool [height, width];
             "uncompressed_rle", {"size": [height, width], "counts": list}; or "coco_rle", the same
             with text for counts, as pycocotools and JSON take it.
+          max_mask_bytes: what full-size masks may take together, 4 GiB; None sets no limit.
 
         Raises:
-          InputError: the mode is another, or full-size masks would take more than 4 GiB.
+          InputError: the mode is another, or full-size masks would take more than that.
         """
         if output_mode not in OUTPUT_MODES:
             raise InputError(
                 f"unknown output_mode {output_mode!r}; there are {', '.join(OUTPUT_MODES)}"
             )
         height, width = self.size_hw
-        if output_mode == "binary_mask" and len(self) * height * width > MAX_MASK_BYTES:
+        size = len(self) * height * width
+        if output_mode == "binary_mask" and max_mask_bytes is not None and size > max_mask_bytes:
             raise InputError(
-                f"{len(self)} masks of {width}x{height} pixels take more than "
-                f'{MAX_MASK_BYTES >> 30} GiB; ask for output_mode="coco_rle"'
+                f"{len(self)} masks of {width}x{height} pixels would take {size / 2**30:.1f} GiB; "
+                'ask for output_mode="coco_rle", or keep what generate_masks returns: its records '
+                "come in any mode, and its max_mask_bytes=None lifts the limit"
             )
         return [self._record(i, output_mode) for i in range(len(self))]
 

@@ -10,12 +10,19 @@ Names, signatures, defaults, attributes and results are the original's. What dif
   PyTorch tensors, and return tensors on the same device. An embedding (`features`,
   `get_image_embedding`) is always a NumPy array; either kind may be assigned to `features`.
 - JAX decides where the model runs. `.to(device)` and `.cuda()` only set what `.device` says, which
-  is where the caller's own tensors belong.
+  is where the caller's own tensors belong: the `torch.device` that was given, or a string with the
+  `type` and `index` of one.
 - A registry function without a checkpoint takes the one that `sam-jax download` stored, and never
   gives a model with random weights. It also takes our checkpoint directories, and options of
   `Segmenter` such as `dtype`. "tiny" is a further name.
-- The parts of the model cannot be called one by one; `sam_jax.Sam` has them.
-- What the original asserts raises an error that is an AssertionError and an `InputError`; values
+- `pixel_mean`, `pixel_std`, `parameters()` and `state_dict()` give NumPy arrays. There is no
+  training: `.train()`, `.half()` and the like raise an error that says what to use.
+- Of the model's parts only `image_encoder` can be called; `prompt_encoder` and `mask_decoder` have
+  the original's sizes. `sam_jax.Sam` has all parts, as functions.
+- `SamAutomaticMaskGenerator` has none of the original's inner steps, such as
+  `postprocess_small_regions`. It takes any option that the original computes something from, and
+  says at once which one it cannot use.
+- What the original asserts raises an error that is an AssertionError and an `InputError`; prompts
   that it would compute nonsense from (NaN, unknown labels) are refused.
 
 A `SamPredictor` holds its image, so threads need one each; they may share the model.

@@ -1,23 +1,30 @@
 """`SamAutomaticMaskGenerator`: masks of everything in an image."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sam_jax.automatic.grids import layer_points
-from sam_jax.automatic.options import GenerateOptions
+from sam_jax.automatic.generator import generate_masks
+from sam_jax.automatic.grids import Crop
 from sam_jax.automatic.records import OUTPUT_MODES
 from sam_jax.compat.misuse import MisuseError
+from sam_jax.compat.original_options import grids_of_layers, original_options
 from sam_jax.compat.predictor import SamPredictor
-from sam_jax.errors import InputError
+
+# Whatever becomes a number: NumPy's scalars, a whole number for a part of one.
+Number = Any
 
 
 class SamAutomaticMaskGenerator:
-    """The original's generator over `Segmenter.generate_masks`.
+    """The original's generator.
 
     Every argument becomes an attribute; changing one changes what the next `generate` does.
     `point_grids` holds the points of every crop layer, and `points_per_side` is used up in them.
+    Options may have any value that the original computes something from: `Segmenter.generate` is
+    the one that catches a threshold of 95 where 0.95 was meant.
 
     Attributes:
       predictor: a `SamPredictor` of the model; generating leaves it alone.
@@ -26,18 +33,18 @@ class SamAutomaticMaskGenerator:
     def __init__(
         self,
         model: Any,
-        points_per_side: int | None = 32,
-        points_per_batch: int = 64,
-        pred_iou_thresh: float = 0.88,
-        stability_score_thresh: float = 0.95,
-        stability_score_offset: float = 1.0,
-        box_nms_thresh: float = 0.7,
-        crop_n_layers: int = 0,
-        crop_nms_thresh: float = 0.7,
-        crop_overlap_ratio: float = 512 / 1500,
-        crop_n_points_downscale_factor: int = 1,
-        point_grids: Sequence[np.ndarray] | None = None,
-        min_mask_region_area: int = 0,
+        points_per_side: Number = 32,
+        points_per_batch: Number = 64,
+        pred_iou_thresh: Number = 0.88,
+        stability_score_thresh: Number = 0.95,
+        stability_score_offset: Number = 1.0,
+        box_nms_thresh: Number = 0.7,
+        crop_n_layers: Number = 0,
+        crop_nms_thresh: Number = 0.7,
+        crop_overlap_ratio: Number = 512 / 1500,
+        crop_n_points_downscale_factor: Number = 1,
+        point_grids: Any = None,
+        min_mask_region_area: Number = 0,
         output_mode: str = "binary_mask",
     ) -> None:
         """Checks the options; see `sam_jax.automatic.options.GenerateOptions` for each of them.
@@ -45,7 +52,7 @@ class SamAutomaticMaskGenerator:
         Raises:
           MisuseError: not exactly one of `points_per_side` and `point_grids` is given, or the
             output mode is unknown.
-          InputError: an option is out of its range.
+          InputError: an option is nothing that the original could use.
         """
         if (points_per_side is None) == (point_grids is None):
             raise MisuseError("give exactly one of points_per_side and point_grids")
@@ -65,8 +72,17 @@ class SamAutomaticMaskGenerator:
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
         self.point_grids = point_grids
-        options = GenerateOptions(**{**self._options(), "points_per_side": points_per_side})
-        self.point_grids = [layer_points(options, layer) for layer in range(crop_n_layers + 1)]
+        if points_per_side is not None:
+            self.point_grids = grids_of_layers(
+                points_per_side, crop_n_layers, crop_n_points_downscale_factor
+            )
+        original_options(vars(self))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"sam_jax.compat's SamAutomaticMaskGenerator has no {name!r}: generate() does all in "
+            "one, and min_mask_region_area cleans small regions"
+        )
 
     def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
         """Masks of everything in an image.
@@ -81,35 +97,24 @@ class SamAutomaticMaskGenerator:
 
         Raises:
           MisuseError: the image is no such array.
-          InputError: an attribute was set out of its range, or masks as arrays would take more than
-            4 GiB (set `output_mode` to "coco_rle").
+          InputError: an attribute was set to something that cannot be used.
         """
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise MisuseError(
                 f"the image must be uint8 [height, width, 3], not {image.dtype} {image.shape}"
             )
-        model = self.predictor.model
-        if model.mask_threshold != model.segmenter.config.mask_threshold:
-            raise InputError(
-                f"mask_threshold was set to {model.mask_threshold}, which generating does not "
-                "follow; make the Segmenter with a config of that mask_threshold"
-            )
-        masks = model.segmenter.generate_masks(image, **self._options())
-        return masks.records(self.output_mode)
+        sam = self.predictor.model
+        predictor = SamPredictor(sam)  # so that what is set in the caller's stays
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "points_per_side": None,
-            "points_per_batch": self.points_per_batch,
-            "pred_iou_thresh": self.pred_iou_thresh,
-            "stability_score_thresh": self.stability_score_thresh,
-            "stability_score_offset": self.stability_score_offset,
-            "box_nms_thresh": self.box_nms_thresh,
-            "crop_n_layers": self.crop_n_layers,
-            "crop_nms_thresh": self.crop_nms_thresh,
-            "crop_overlap_ratio": self.crop_overlap_ratio,
-            "crop_n_points_downscale_factor": self.crop_n_points_downscale_factor,
-            "point_grids": self.point_grids,
-            "min_mask_region_area": self.min_mask_region_area,
-        }
+        def features_of(crop: Crop) -> jax.Array:
+            x0, y0, x1, y1 = crop.box
+            predictor.set_image(image[y0:y1, x0:x1])
+            return jnp.asarray(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
+
+        model = sam.segmenter.compiled.model
+        model = model.clone(config=replace(model.config, mask_threshold=float(sam.mask_threshold)))
+        masks = generate_masks(
+            model, sam.segmenter.params, features_of, image.shape[:2], original_options(vars(self))
+        )
+        return masks.records(self.output_mode, max_mask_bytes=None)

@@ -84,7 +84,8 @@ class SamPredictor:
         scaled = to_numpy(transformed_image[0], np.float32, "image")
         self.original_size = tuple(original_image_size)
         self.input_size = shape[-2:]
-        self._features = self.model.encode_inputs([self.model.padded_input(scaled)])[0]
+        inputs = [self.model.padded_input(scaled)]
+        self._features = self.model.segmenter.compiled.encode(inputs)[0]
         self.is_image_set = True
 
     def predict(

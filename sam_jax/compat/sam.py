@@ -1,7 +1,6 @@
 """`Sam`: a Segmenter that looks like the original's model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -9,94 +8,46 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from sam_jax import segmenter as compiled
+from sam_jax.compat.module import Module
+from sam_jax.compat.parts import ImageEncoder, MaskDecoder, PromptEncoder
 from sam_jax.compat.prompts import model_prompts
 from sam_jax.compat.tensors import from_numpy, to_numpy
-from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import InputError
 from sam_jax.ops.resample import linear_matrix
 from sam_jax.postprocess import upscale_logits
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.prompt_batches import batch_prompts, power_of_two
 from sam_jax.segmenter import Segmenter
 
 
-@dataclass(frozen=True)
-class ImageEncoderSize:
-    """What code asks the original's image encoder for: the side of its square input in pixels."""
-
-    img_size: int
-
-
-class Sam:
+class Sam(Module):
     """The original's model object over a `Segmenter`.
 
-    Parameters cannot be changed through it, and it has no gradients; `sam_jax.Sam` is for that.
-
     Attributes:
-      segmenter: ours.
       mask_threshold: a pixel belongs to a mask where its logit is above this.
       image_format: order of the channels that the model takes.
-      image_encoder: has `img_size`.
-      device: where the caller's tensors belong; see `to`.
+      pixel_mean: of each channel, NumPy float32 [3, 1, 1], subtracted before encoding.
+      pixel_std: what the difference is divided by, likewise.
+      image_encoder: has `img_size`, and can be called.
+      prompt_encoder: has the original's sizes.
+      mask_decoder: has the original's sizes.
     """
 
     image_format: str = "RGB"
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
-        self.mask_threshold = segmenter.config.mask_threshold
-        self.image_encoder = ImageEncoderSize(segmenter.config.image_size)
-        self._device: Any = "cpu"
+        super().__init__(segmenter)
+        config = segmenter.config
+        self.mask_threshold = config.mask_threshold
+        self.pixel_mean = np.array(config.pixel_mean, np.float32).reshape(3, 1, 1)
+        self.pixel_std = np.array(config.pixel_std, np.float32).reshape(3, 1, 1)
+        self.image_encoder = ImageEncoder(segmenter.compiled)
+        self.prompt_encoder = PromptEncoder(segmenter.compiled)
+        self.mask_decoder = MaskDecoder(segmenter.compiled)
 
-    @property
-    def device(self) -> Any:
-        """What `to` was told, "cpu" at first; `torch.as_tensor(x, device=sam.device)` takes it."""
-        return self._device
-
-    def to(self, device: Any = None, dtype: Any = None) -> "Sam":
-        """Sets what `device` says. The model stays where JAX has put it.
-
-        Raises:
-          InputError: another type than float32 is asked for.
-        """
-        if str(device).startswith("torch.") and dtype is None:
-            device, dtype = None, device
-        if dtype is not None and not str(dtype).endswith("float32"):
-            raise InputError(
-                f"the model cannot be changed to {dtype}; build it with that type: "
-                'sam_model_registry["vit_b"](checkpoint=..., dtype="bfloat16")'
-            )
-        if device is not None:
-            self._device = device
-        return self
-
-    def cuda(self, device: Any = None) -> "Sam":
-        """The same as `to("cuda")`."""
-        return self.to("cuda" if device is None else f"cuda:{device}")
-
-    def cpu(self) -> "Sam":
-        """The same as `to("cpu")`."""
-        return self.to("cpu")
-
-    def eval(self) -> "Sam":
-        """Changes nothing: there is no other mode."""
-        return self
-
-    def requires_grad_(self, requires_grad: bool = False) -> "Sam":
-        """Changes nothing.
-
-        Raises:
-          InputError: gradients are asked for.
-        """
-        if requires_grad:
-            raise InputError("compat has no gradients; train sam_jax.Sam with jax.grad")
-        return self
-
-    def __call__(
+    def forward(
         self, batched_input: Sequence[dict[str, Any]], multimask_output: bool
     ) -> list[dict[str, Any]]:
-        """Masks for several images and their prompts at once (the original's `Sam.forward`).
+        """Masks for several images and their prompts at once (what calling the model does).
 
         Args:
           batched_input: for each image a dict of tensors or arrays: `image` [3, h, w], already
@@ -115,7 +66,7 @@ class Sam:
         """
         records = list(batched_input)
         inputs = [self.padded_input(to_numpy(r["image"], np.float32, "image")) for r in records]
-        features = self.encode_inputs(inputs)
+        features = self.segmenter.compiled.encode(inputs)
         prompts = [
             self.prompts(
                 record.get("point_coords"),
@@ -134,6 +85,8 @@ class Sam:
             arrays = {"masks": masks, "iou_predictions": iou, "low_res_logits": low_res}
             outputs.append({k: from_numpy(v, record["image"]) for k, v in arrays.items()})
         return outputs
+
+    __call__ = forward
 
     def preprocess(self, x: Any) -> Any:
         """Normalises scaled images, [3, h, w] or [B, 3, h, w], and pads them to the square.
@@ -162,17 +115,6 @@ class Sam:
 
     # What follows serves the classes beside this one.
 
-    def encode_inputs(self, inputs: Sequence[Float32[np.ndarray, "s s 3"]]) -> list[jax.Array]:
-        """Embeddings [h, w, C] of normalised and padded images."""
-        model, params = self.segmenter._model, self.segmenter.params
-        features: list[jax.Array] = []
-        while len(features) < len(inputs):
-            left = len(inputs) - len(features)
-            count = power_of_two(min(self.segmenter._image_batch, left), up=False)
-            batch = np.stack(inputs[len(features) : len(features) + count])
-            features += compiled._encode(model, params, batch)
-        return features
-
     def prompts(
         self, point_coords: Any, point_labels: Any, boxes: Any, mask_input: Any
     ) -> ImagePrompts:
@@ -184,26 +126,8 @@ class Sam:
         self, features: Sequence[jax.Array], prompts: Sequence[ImagePrompts], multimask: bool
     ) -> list[tuple[Float32[np.ndarray, "B M"], Float32[np.ndarray, "B M s s"]]]:
         """Predicted IoU and low-resolution logits of each image's prompts, as new host arrays."""
-        config = self.segmenter.config
-        # Their size and fingerprint are for checks in the image's frame, which is left behind.
-        embeddings = [ImageEmbedding(one, (1, 1), "") for one in features]
-        count, side = config.num_multimask_outputs if multimask else 1, config.mask_input_size
-        # The empty beginning is all there is of an image without prompts.
-        pieces = [
-            [(np.zeros((0, count), np.float32), np.zeros((0, count, side, side), np.float32))]
-            for _ in features
-        ]
-        shapes = [one.shape for one in features]
-        for batch in batch_prompts(prompts, shapes, self.segmenter._prompt_batch):
-            scores, logits = map(
-                np.asarray, self.segmenter._decode_batch(embeddings, batch, multimask)
-            )
-            for slot, (image, length) in enumerate(batch.pieces):
-                pieces[image].append((scores[slot, :length], logits[slot, :length]))
-        return [
-            (np.concatenate([iou for iou, _ in some]), np.concatenate([low for _, low in some]))
-            for some in pieces
-        ]
+        pairs = self.segmenter.compiled.decode(features, prompts, multimask)
+        return [(np.array(iou), np.array(low_res)) for iou, low_res in pairs]
 
     def upscale(
         self,
@@ -233,18 +157,18 @@ class Sam:
 
     def padded_input(self, image: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "s s 3"]:
         """A scaled image, channels first, normalised and padded, channels last."""
-        side, config = self.image_encoder.img_size, self.segmenter.config
+        side = self.image_encoder.img_size
         sides = image.shape[1:]
         if image.ndim != 3 or image.shape[0] != 3 or min(sides) < 1 or max(sides) > side:
             raise InputError(
                 f"a scaled image is [3, height, width] of at most {side} pixels a side, not "
                 f"{image.shape}; scale it with ResizeLongestSide({side})"
             )
-        padded = np.zeros((side, side, 3), np.float32)
-        valid = padded[: sides[0], : sides[1]]
-        np.subtract(np.moveaxis(image, 0, -1), np.array(config.pixel_mean, np.float32), out=valid)
-        valid /= np.array(config.pixel_std, np.float32)
-        return padded
+        padded = np.zeros((3, side, side), np.float32)
+        valid = padded[:, : sides[0], : sides[1]]
+        np.subtract(image, to_numpy(self.pixel_mean, np.float32, "pixel_mean"), out=valid)
+        valid /= to_numpy(self.pixel_std, np.float32, "pixel_std")
+        return np.moveaxis(padded, 0, -1)
 
 
 # The original resizes to the padded square, cuts the padding off and resizes again; a person

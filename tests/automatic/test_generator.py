@@ -75,8 +75,17 @@ def test_every_output_mode_is_the_same_mask(segmenter, embedding):
 def test_masks_that_would_not_fit_are_refused_as_arrays(segmenter, embedding):
     masks = segmenter.generate_masks(embedding, **LOOSE)
     huge = replace(masks, size_hw=(1 << 16, 1 << 16))
-    with pytest.raises(InputError, match='ask for output_mode="coco_rle"'):
+    with pytest.raises(InputError, match='ask for output_mode="coco_rle".* generate_masks'):
         huge.records()
+
+
+def test_the_limit_on_masks_as_arrays_can_be_set_and_lifted(segmenter, embedding):
+    masks = segmenter.generate_masks(embedding, **LOOSE)
+    size = sum(record["segmentation"].nbytes for record in masks.records(max_mask_bytes=None))
+    assert len(masks.records(max_mask_bytes=size)) == len(masks)
+    with pytest.raises(InputError, match="max_mask_bytes=None"):
+        masks.records(max_mask_bytes=size - 1)
+    assert len(masks.records("coco_rle", max_mask_bytes=0)) == len(masks)
 
 
 def test_an_image_and_its_embedding_give_the_same(segmenter, embedding, image):

@@ -8,10 +8,11 @@ import supervision
 from pycocotools import mask as coco
 from same_results import assert_same_records
 
+from sam_jax.automatic.records import GeneratedMasks
 from sam_jax.errors import InputError
 
 FEW_POINTS = {"points_per_side": 6, "box_nms_thresh": 0.9}
-# As many points as that, so that nothing more is compiled.
+# As many points as that, and crops of like sizes below, so that little more is compiled.
 GRID = np.random.default_rng(0).uniform(size=(36, 2))
 
 
@@ -55,7 +56,7 @@ OPTIONS = {
     "stability_score_thresh": {"stability_score_thresh": 0.99},
     "stability_score_offset": {"stability_score_offset": 4.0},
     "box_nms_thresh": {"box_nms_thresh": 0.3},
-    "crops": {"crop_n_layers": 1, "crop_overlap_ratio": 0.1, "crop_nms_thresh": 0.2},
+    "crops": {"crop_n_layers": 1, "crop_overlap_ratio": 0.05, "crop_nms_thresh": 0.2},
     "point_grids": {"points_per_side": None, "point_grids": [GRID]},
     "min_mask_region_area": {"min_mask_region_area": 12},
 }
@@ -65,6 +66,106 @@ OPTIONS = {
 def test_every_option_does_what_the_originals_does(generators, small_chelsea, name):
     mine, their = (g.generate(small_chelsea) for g in generators(**{**FEW_POINTS, **OPTIONS[name]}))
     assert_same_records(mine, their)
+
+
+# What `Segmenter.generate` takes for a mistake.
+UNUSUAL = {
+    "no lowest quality, no duplicate": {"pred_iou_thresh": -1, "box_nms_thresh": 1.5},
+    "no lowest stability": {
+        "stability_score_thresh": float("nan"),
+        "pred_iou_thresh": np.float32(0.93),
+        "box_nms_thresh": 1.5,
+    },
+    "logits in the wrong order": {
+        "stability_score_offset": -0.1,
+        "stability_score_thresh": 1.01,
+        "box_nms_thresh": 1.5,
+    },
+    "the best alone": {"box_nms_thresh": -0.5},
+    "half pixels": {"min_mask_region_area": 12.5},
+    "no area is large": {"min_mask_region_area": float("inf")},
+    "no area is small": {"min_mask_region_area": -3},
+    "half points": {"points_per_side": 6.9, "points_per_batch": 1 << 20},
+    "what counts in crops alone": {
+        "crop_n_points_downscale_factor": 0,
+        "crop_overlap_ratio": 9,
+        "crop_nms_thresh": 7,
+    },
+    "gaps between crops": {
+        "crop_n_layers": True,
+        "crop_overlap_ratio": -0.03,
+        "crop_n_points_downscale_factor": 0.85,
+        "crop_nms_thresh": 2,
+    },
+    "points outside": {"points_per_side": None, "point_grids": [GRID * 1.8 - 0.4]},
+    "a grid for the image": {
+        "points_per_side": None,
+        "point_grids": {0: GRID.tolist()},
+        "crop_n_layers": -1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_any_value_that_the_original_takes_gives_its_records(generators, small_chelsea, name):
+    options = {**FEW_POINTS, **UNUSUAL[name]}
+    mine, their = (g.generate(small_chelsea) for g in generators(**options))
+    assert_same_records(mine, their)
+
+
+@pytest.mark.parametrize("option", ["pred_iou_thresh", "stability_score_thresh"])
+def test_no_mask_passes_a_threshold_above_every_score(generators, small_chelsea, option):
+    for generator in generators(**FEW_POINTS, **{option: 1.01}):
+        assert generator.generate(small_chelsea) == []
+
+
+NOTHING = {
+    "points_per_side": [0, -2, "six"],
+    "points_per_batch": [64.0, 0, -3],
+    "pred_iou_thresh": ["high"],
+    "crop_n_layers": [1.0],
+    "crop_n_points_downscale_factor": [9, -2],
+    "crop_overlap_ratio": [1.2, float("nan")],
+    "min_mask_region_area": ["small"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, v) for name in NOTHING for v in NOTHING[name]])
+def test_values_with_which_the_original_fails_are_refused_by_name(
+    theirs, ours, models, small_chelsea, name, value
+):
+    layers = {"crop_n_layers": 1} if name.startswith("crop") else {}
+    options = {**FEW_POINTS, **layers, name: value}
+    with pytest.raises(InputError, match=name) as caught:
+        ours.SamAutomaticMaskGenerator(models[0], **options)
+    assert "\n" not in str(caught.value)
+    with pytest.raises((ArithmeticError, LookupError, TypeError, ValueError)):
+        theirs.SamAutomaticMaskGenerator(models[1], **options).generate(small_chelsea)
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [[], 5, [np.zeros((0, 2))], [np.zeros((3, 3))], [[["a", "b"]]], [np.full((1, 2), np.nan)]],
+)
+def test_grids_without_points_are_refused(ours, models, grids):
+    with pytest.raises(InputError, match="layer 0"):
+        ours.SamAutomaticMaskGenerator(models[0], None, point_grids=grids)
+
+
+def test_the_callers_grids_are_kept(generators):
+    grids = [GRID, GRID, GRID]
+    for generator in generators(points_per_side=None, point_grids=grids, crop_n_layers=1):
+        assert generator.point_grids is grids
+
+
+def test_masks_as_arrays_have_no_limit(generators, small_chelsea, monkeypatch):
+    records = GeneratedMasks.records
+
+    def limited(self, output_mode="binary_mask", *, max_mask_bytes=1):
+        return records(self, output_mode, max_mask_bytes=max_mask_bytes)
+
+    monkeypatch.setattr(GeneratedMasks, "records", limited)
+    assert len(generators(**FEW_POINTS)[0].generate(small_chelsea)) > 1
 
 
 def test_attributes_can_be_changed_between_images(generators, small_chelsea):
@@ -127,8 +228,6 @@ def test_misuse_is_an_assertion_error_and_an_input_error(ours, models):
 
 
 def test_what_cannot_be_used_is_refused(ours, models, small_chelsea):
-    with pytest.raises(InputError, match="stability_score_thresh"):
-        ours.SamAutomaticMaskGenerator(models[0], stability_score_thresh=1.5)
     with pytest.raises(InputError, match="sam_model_registry"):
         ours.SamAutomaticMaskGenerator(models[1])
     generator = ours.SamAutomaticMaskGenerator(models[0], **FEW_POINTS)
@@ -137,8 +236,27 @@ def test_what_cannot_be_used_is_refused(ours, models, small_chelsea):
             generator.generate(image)
 
 
-def test_a_threshold_that_generating_does_not_follow_is_refused(ours, pth, small_chelsea):
-    model = ours.load_sam(pth)
-    model.mask_threshold = 0.5
-    with pytest.raises(InputError, match="mask_threshold"):
-        ours.SamAutomaticMaskGenerator(model, **FEW_POINTS).generate(small_chelsea)
+def test_what_is_set_on_the_model_counts(generators, models, small_chelsea, monkeypatch):
+    before = generators(**FEW_POINTS)[0].generate(small_chelsea)
+    for model in models:
+        monkeypatch.setattr(model, "mask_threshold", 0.5)
+        monkeypatch.setattr(model, "pixel_mean", model.pixel_mean + 20)
+    mine, their = (g.generate(small_chelsea) for g in generators(**FEW_POINTS))
+    assert_same_records(mine, their)
+    assert [record["area"] for record in mine] != [record["area"] for record in before]
+
+
+def test_the_predictors_image_stays(generators, small_chelsea):
+    generator, _ = generators(**FEW_POINTS)
+    generator.predictor.set_image(small_chelsea[:100])
+    generator.generate(small_chelsea)
+    assert generator.predictor.original_size == (100, 180)
+
+
+def test_the_originals_inner_steps_are_said_to_be_missing(ours, models):
+    generator = ours.SamAutomaticMaskGenerator(models[0], **FEW_POINTS)
+    assert not hasattr(generator, "postprocess_small_regions")
+    with pytest.raises(AttributeError, match="postprocess_small_regions.*min_mask_region_area"):
+        generator.postprocess_small_regions({}, 3, 0.7)
+    with pytest.raises(AttributeError, match="_process_crop"):
+        generator._process_crop()

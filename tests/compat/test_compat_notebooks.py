@@ -129,7 +129,7 @@ def more_masks_from_crops(sam, checkpoint, photo):
     model = sam.sam_model_registry["small"](checkpoint=checkpoint)
     generator = sam.SamAutomaticMaskGenerator(
         model=model,
-        points_per_side=32,
+        points_per_side=16,  # 32 in the notebook, which take four times as long
         pred_iou_thresh=0.86,
         stability_score_thresh=0.92,
         crop_n_layers=1,
@@ -139,7 +139,7 @@ def more_masks_from_crops(sam, checkpoint, photo):
     return generator.generate(photo)
 
 
-@pytest.mark.parametrize("example, at_least", [(masks_by_default, 8), (more_masks_from_crops, 30)])
+@pytest.mark.parametrize("example, at_least", [(masks_by_default, 10), (more_masks_from_crops, 10)])
 def test_the_generators_notebook(theirs, ours, sparse_pth, small_chelsea, example, at_least):
     expected = example(theirs, sparse_pth, small_chelsea)
     assert len(expected) >= at_least

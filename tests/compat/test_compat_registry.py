@@ -126,10 +126,17 @@ generator = compat.SamAutomaticMaskGenerator(
 )
 print(masks.shape, masks.dtype, len(generator.generate(image)) > 0)
 """
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "",
+        "JAX_PLATFORMS": "cpu",
+        # Compiling is most of it, and what runs here is small.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "JAX_PLATFORMS": "cpu"},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
