@@ -1,8 +1,8 @@
 """A model, its parameters and its compiled functions, in the frame of the model's own input."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
 from sam_jax.types import Params, Prompts
@@ -97,13 +97,27 @@ class CompiledModel:
 
 
 # Parameters are arguments, so that no model's weights end up in another's program.
-@partial(jax.jit, static_argnums=0)
-def _encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-    features = cast(jax.Array, model.apply(params, images, method="encode_image"))
-    return tuple(features.astype(jnp.float32))
+
+
+def _encode(model: Sam, params: Params, images: np.ndarray) -> tuple[jax.Array, ...]:
+    return _encoder(jax.default_backend())(model, params, images)
+
+
+@cache
+def _encoder(platform: str) -> Callable[..., tuple[jax.Array, ...]]:
+    def encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+        features = cast(jax.Array, model.apply(params, images, method="encode_image"))
+        return tuple(features.astype(jnp.float32))
+
+    # By default XLA orders a CPU's steps as if many could run at once, which the encoder's cannot:
+    # it is no faster that way, and takes more than twice the memory.
+    in_order = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    return jax.jit(
+        encode, static_argnums=0, compiler_options=in_order if platform == "cpu" else None
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _decode(model: Sam, multimask: bool, params: Params, features: tuple, prompts: Prompts):
-    logits, scores = model.apply(params, jnp.stack(features), prompts, multimask, method="decode")
+    logits, scores = decode_prompts(model, params, jnp.stack(features), prompts, multimask)
     return scores, logits

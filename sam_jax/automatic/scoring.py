@@ -7,7 +7,6 @@ sides, so that runs are read off without looking at pixels.
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
 
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.postprocess import mask_matrices
 from sam_jax.types import LABEL_FOREGROUND, Params, Prompts
 
@@ -107,10 +106,7 @@ def decode_points(
     """
     labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND)
     prompts = Prompts(points[None, :, None], labels)
-    logits, iou = cast(
-        tuple[jax.Array, jax.Array],
-        model.apply(params, features[None], prompts, True, method="decode"),
-    )
+    logits, iou = decode_prompts(model, params, features[None], prompts)
     return logits.reshape(-1, *logits.shape[-2:]), iou.reshape(-1)
 
 

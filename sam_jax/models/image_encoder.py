@@ -8,40 +8,91 @@ from jaxtyping import Array, Float
 
 from sam_jax.configs import ImageEncoderConfig
 from sam_jax.models.layers import LayerNorm, MLPBlock
-from sam_jax.ops.attention import grid_attention, relative_positions
+from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over a grid with decomposed relative positions.
+class PatchEmbed(nn.Module):
+    """A convolution whose kernel is as large as its stride: one matrix product over patches.
 
-    `table_size_hw` is the grid its two position tables are stored for.
+    XLA lays out a strided convolution of a single image, and whatever follows it, in a way that
+    costs a TPU half of the encoder's time.
+    """
+
+    features: int
+    patch: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch grid_height grid_width {self.features}"]:
+        """One token for every patch."""
+        batch, height, width, colours = images.shape
+        patch = self.patch
+        shape = (patch, patch, colours, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
+        # Colour before row and column: the order in which a TPU makes patches cheaply.
+        x = images.reshape(batch, height // patch, patch, width // patch, patch, colours)
+        x = x.transpose(0, 1, 3, 5, 2, 4).reshape(*x.shape[:2], width // patch, -1)
+        return x @ kernel.transpose(2, 0, 1, 3).reshape(-1, self.features) + bias
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with decomposed relative positions, over the grid or in windows.
+
+    Attributes:
+      num_heads: they share the channels.
+      table_size_hw: the grid that the two position tables are stored for.
+      window: rows and columns of a window; 0 attends over the whole grid.
+      dtype: compute type.
+      implementation: see `ops.attention.grid_attention`.
     """
 
     num_heads: int
     table_size_hw: tuple[int, int]
+    window: int = 0
     dtype: Any = jnp.float32
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch height width channel"]:
-        """Attends within each grid of the batch."""
-        batch, height, width, channel = x.shape
+        """Attends within each grid of the batch, or each of its windows."""
+        size_hw, channel, window = (x.shape[1], x.shape[2]), x.shape[3], self.window
         head_dim = channel // self.num_heads
-        qkv = nn.Dense(3 * channel, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, height, width, 3, self.num_heads, head_dim)
-        query, key, value = jnp.moveaxis(qkv, (3, 4), (0, 2))
+        grid_hw = (window, window) if window else size_hw
         tables = []
-        for axis, size, table_size in zip("hw", (height, width), self.table_size_hw, strict=True):
+        for axis, size, table_size in zip("hw", grid_hw, self.table_size_hw, strict=True):
             shape = (2 * table_size - 1, head_dim)
             table = self.param(f"rel_pos_{axis}", nn.initializers.zeros, shape, jnp.float32)
             # NumPy parameters that a user's jit closes over cannot be indexed by its tracers.
             tables.append(relative_positions(jnp.asarray(table), size).astype(self.dtype))
-        out = grid_attention(query, key, value, *tables)
-        out = jnp.moveaxis(out, 1, 3).reshape(batch, height, width, channel)
-        return nn.Dense(channel, dtype=self.dtype, name="proj")(out)
+        project = nn.Dense(3 * channel, dtype=self.dtype, name="qkv")
+        implementation = self.implementation or chosen_implementation(*grid_hw, head_dim)
+        if not window:
+            x = project(x)
+        elif implementation == "tpu":
+            from sam_jax.ops.attention_tpu import padded_hw
+
+            # The kernel wants more columns, which are cheapest to add before the projection.
+            x = project(partition_windows(x, window, columns=padded_hw(*grid_hw)[1]))
+        else:
+            # Padding that is zeros before the projection is its bias behind it.
+            fill = project(jnp.zeros(channel, self.dtype))
+            x = partition_windows(project(x), window, fill=fill)
+        qkv = x.reshape(*x.shape[:3], 3, self.num_heads, head_dim)
+        out = grid_attention(qkv, *tables, implementation=implementation)
+        out = out.reshape(*out.shape[:3], channel)
+        combine = nn.Dense(channel, dtype=self.dtype, name="proj")
+        if window and implementation == "tpu":
+            # There the join is part of what follows; before the product it would be a copy.
+            return join_windows(combine(out), size_hw)
+        return combine(join_windows(out, size_hw) if window else out)
 
 
 class Block(nn.Module):
@@ -50,6 +101,7 @@ class Block(nn.Module):
     config: ImageEncoderConfig
     window_size: int
     dtype: Any = jnp.float32
+    attention: str | None = None
 
     @nn.compact
     def __call__(
@@ -58,14 +110,10 @@ class Block(nn.Module):
         """Attention and MLP, each with its residual."""
         window = self.window_size
         table_size_hw = (window, window) if window else self.config.table_size_hw
-        attention = Attention(self.config.num_heads, table_size_hw, self.dtype, name="attn")
-        shortcut = x
-        x = LayerNorm(dtype=self.dtype, name="norm1")(x)
-        if window:
-            x = join_windows(attention(partition_windows(x, window)), (x.shape[1], x.shape[2]))
-        else:
-            x = attention(x)
-        x = shortcut + x
+        attention = Attention(
+            self.config.num_heads, table_size_hw, window, self.dtype, self.attention, name="attn"
+        )
+        x = x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x))
         mlp = MLPBlock(self.config.mlp_dim, dtype=self.dtype, name="mlp")
         return x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x))
 
@@ -97,12 +145,14 @@ class ImageEncoder(nn.Module):
       features: channels of the embedding.
       dtype: compute type; parameters stay float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
+      attention: its implementation, see `ops.attention.grid_attention`; None chooses by platform.
     """
 
     config: ImageEncoderConfig
     features: int
     dtype: Any = jnp.float32
     remat: bool = False
+    attention: str | None = None
 
     @nn.compact
     def __call__(
@@ -114,15 +164,13 @@ class ImageEncoder(nn.Module):
           ValueError: they are not.
         """
         config = self.config
-        patch = (config.patch_size, config.patch_size)
-        if images.shape[1] % patch[0] or images.shape[2] % patch[1]:
+        patch = config.patch_size
+        if images.shape[1] % patch or images.shape[2] % patch:
             raise ValueError(
                 f"height and width must be multiples of the patch size {config.patch_size}, "
                 f"not {images.shape[1]}x{images.shape[2]}"
             )
-        x = nn.Conv(config.embed_dim, patch, patch, "VALID", dtype=self.dtype, name="patch_embed")(
-            images
-        )
+        x = PatchEmbed(config.embed_dim, patch, self.dtype, name="patch_embed")(images)
         table = self.param(
             "pos_embed",
             nn.initializers.truncated_normal(0.02),
@@ -135,5 +183,5 @@ class ImageEncoder(nn.Module):
         block_class = nn.remat(Block) if self.remat else Block
         for i in range(config.depth):
             window = 0 if i in config.global_attention_indexes else config.window_size
-            x = block_class(config, window, self.dtype, name=f"blocks_{i}")(x)
+            x = block_class(config, window, self.dtype, self.attention, name=f"blocks_{i}")(x)
         return Neck(self.features, self.dtype, name="neck")(x)

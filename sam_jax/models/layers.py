@@ -16,7 +16,16 @@ TRANSFORMER_EPSILON = 1e-5
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU by the error function, not its tanh approximation."""
-    return jax.nn.gelu(x, approximate=False)
+
+    # As PyTorch computes it. The complementary error function is more precise far below zero, costs
+    # a TPU twice the time, and a CPU less memory: there XLA does not repack the product's weights.
+    def by_erf(x):
+        return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+    def by_erfc(x):
+        return jax.nn.gelu(x, approximate=False)
+
+    return jax.lax.platform_dependent(x, tpu=by_erf, default=by_erfc)
 
 
 class LayerNorm(nn.LayerNorm):

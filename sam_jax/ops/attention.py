@@ -11,12 +11,27 @@ from jaxtyping import Array, Bool, Float
 from sam_jax.ops.resample import resize_position_line
 
 # Queries that the chunked version handles at once: large enough for one matrix product to run at
-# full speed, small enough that a block of logits over 4,096 keys stays at 8 MB.
-QUERY_BLOCK = 512
+# full speed, small enough that a block of logits over 4,096 keys stays at 4 MB.
+QUERY_BLOCK = 256
 # Below this many tokens the whole matrix of logits is small, and one batched product is faster.
 CHUNKED_FROM_TOKENS = 1024
 
-IMPLEMENTATIONS = ("reference", "chunked")
+# The formula as it is; a block of queries at a time; a grid at a time; a kernel for TPUs.
+IMPLEMENTATIONS = ("reference", "chunked", "mapped", "tpu")
+
+
+def chosen_implementation(height: int, width: int, channel: int) -> str:
+    """The fastest implementation for a grid and a head's channels on the default platform."""
+    platform = jax.default_backend()
+    if platform == "tpu":
+        # Pallas takes half a second to import, for nothing on other platforms.
+        from sam_jax.ops.attention_tpu import supports
+
+        if supports(height, width, channel):
+            return "tpu"
+    if height * width >= CHUNKED_FROM_TOKENS:
+        return "chunked"
+    return "mapped" if platform == "cpu" else "reference"
 
 
 def relative_positions(
@@ -35,54 +50,64 @@ def relative_positions(
 
 
 def grid_attention(
-    query: Float[Array, "batch head height width channel"],
-    key: Float[Array, "batch head height width channel"],
-    value: Float[Array, "batch head height width channel"],
+    qkv: Float[Array, "batch rows columns 3 head lanes"],
     relative_h: Float[Array, "height height channel"],
     relative_w: Float[Array, "width width channel"],
     *,
     implementation: str | None = None,
-) -> Float[Array, "batch head height width channel"]:
+) -> Float[Array, "batch rows columns head lanes"]:
     """Self-attention over a grid with decomposed relative positions (MViTv2; SAM section A.5).
 
     The logit of a query and a key is their scaled dot product plus the unscaled query's dot product
     with one row of each table.
 
     Args:
-      query: unscaled queries; the scale is 1 / sqrt(channel).
-      key: keys.
-      value: values.
+      qkv: unscaled queries, keys and values, as one projection makes them; the scale is
+        1 / sqrt(channel). Rows, columns and lanes are height, width and channel; "tpu" also takes
+        more of them, as padding (`ops.attention_tpu.grid_attention_tpu`).
       relative_h: from `relative_positions`, for rows.
       relative_w: from `relative_positions`, for columns.
-      implementation: one of `IMPLEMENTATIONS`; None chooses by the number of tokens.
+      implementation: one of `IMPLEMENTATIONS`; None is `chosen_implementation`.
 
     Raises:
-      ValueError: the implementation is unknown.
+      ValueError: the implementation is unknown, or does not take such a grid.
     """
     if implementation is None:
-        tokens = query.shape[2] * query.shape[3]
-        implementation = "reference" if tokens < CHUNKED_FROM_TOKENS else "chunked"
+        implementation = chosen_implementation(qkv.shape[1], qkv.shape[2], qkv.shape[-1])
     if implementation == "reference":
-        return _grid_attention_reference(query, key, value, relative_h, relative_w)
+        return _reference(qkv, relative_h, relative_w)
     if implementation == "chunked":
-        return _grid_attention_chunked(query, key, value, relative_h, relative_w)
+        return _chunked(qkv, relative_h, relative_w)
+    if implementation == "mapped":
+        return _mapped(qkv, relative_h, relative_w)
+    if implementation == "tpu":
+        from sam_jax.ops.attention_tpu import grid_attention_tpu
+
+        return grid_attention_tpu(qkv, relative_h, relative_w)
     raise ValueError(f"implementation {implementation!r} is none of {IMPLEMENTATIONS}")
 
 
-def _grid_attention_reference(query, key, value, relative_h, relative_w):
+def _reference(qkv, relative_h, relative_w):
     f32 = jnp.float32
+    query, key, value = jnp.moveaxis(qkv, (3, 4), (0, 2))
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bnhwd,bnyxd->bnhwyx", query * scale, key, preferred_element_type=f32)
     bias_h = jnp.einsum("bnhwd,hyd->bnhwy", query, relative_h, preferred_element_type=f32)
     bias_w = jnp.einsum("bnhwd,wxd->bnhwx", query, relative_w, preferred_element_type=f32)
     logits = logits + bias_h[..., :, None] + bias_w[..., None, :]
     weights = jax.nn.softmax(logits, axis=(-2, -1)).astype(value.dtype)
-    return jnp.einsum("bnhwyx,bnyxd->bnhwd", weights, value)
+    return jnp.einsum("bnhwyx,bnyxd->bhwnd", weights, value)
 
 
-def _grid_attention_chunked(query, key, value, relative_h, relative_w):
+def _mapped(qkv, relative_h, relative_w):
+    """The reference on one grid at a time: its logits stay in a CPU's cache."""
+    return jax.lax.map(lambda one: _reference(one[None], relative_h, relative_w)[0], qkv)
+
+
+def _chunked(qkv, relative_h, relative_w):
     """The same, one head and one block of queries at a time: memory is linear in the tokens."""
     f32 = jnp.float32
+    query, key, value = jnp.moveaxis(qkv, (3, 4), (0, 2))
     batch, head, height, width, channel = query.shape
     tokens = height * width
     bias_h = jnp.einsum("bnhwd,hyd->bnhwy", query, relative_h, preferred_element_type=f32)
@@ -100,8 +125,11 @@ def _grid_attention_chunked(query, key, value, relative_h, relative_w):
     def one_block(k, v, q, h, w):
         logits = jnp.matmul(q, k.T, preferred_element_type=f32)
         logits = logits.reshape(block, height, width) + h[:, :, None] + w[:, None, :]
-        weights = jax.nn.softmax(logits.reshape(block, tokens), axis=-1)
-        return weights.astype(v.dtype) @ v
+        logits = logits.reshape(block, tokens)
+        weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+        # Divided behind the product, which has fewer numbers than the weights.
+        out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=f32)
+        return (out / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
 
     def one_head(args):
         k, v, queries = args
@@ -111,7 +139,7 @@ def _grid_attention_chunked(query, key, value, relative_h, relative_w):
     flat = (batch * head, tokens, channel)
     out = jax.lax.map(one_head, (key.reshape(flat), value.reshape(flat), queries))
     out = out.reshape(batch * head, blocks * block, channel)[:, :tokens]
-    return out.reshape(query.shape)
+    return jnp.moveaxis(out.reshape(query.shape), 1, 3)
 
 
 def prompt_attention(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sam_jax.configs import TEST, VIT_B, VIT_H, VIT_L
-from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.models.sam import Sam, decode_prompts, variable_shapes
+from sam_jax.ops import attention_tpu
 from sam_jax.types import Prompts
 
 GRID_HW = (5, 7)
@@ -294,3 +295,31 @@ def test_rematerialisation_recomputes_the_blocks(variables, images):
     for remat in (False, True):
         jaxpr = jax.make_jaxpr(jax.grad(scalar), static_argnums=1)(variables["params"], remat)
         assert (str(jaxpr).count("remat") >= TEST.image_encoder.depth) == remat
+
+
+@pytest.mark.parametrize("attention", ["reference", "chunked", "mapped", "tpu"])
+def test_the_implementation_of_attention_changes_no_embedding(
+    variables, images, attention, monkeypatch
+):
+    interpreted = partial(attention_tpu.grid_attention_tpu, interpret=True)
+    monkeypatch.setattr(attention_tpu, "grid_attention_tpu", interpreted)
+
+    # Forced, not chosen: what is chosen here is one of the others.
+    def encode(name):
+        model = Sam(TEST, attention=name)
+        return quick_jit(partial(model.apply, method="encode_image"))(variables, images)
+
+    assert_same(encode(attention), encode(None), atol=2e-5)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_prompts_decoded_in_turn_equal_all_at_once(variables, features, platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    prompts = point_prompts()
+    masks = normal(2, 3, 4 * GRID_HW[0], 4 * GRID_HW[1], seed=5)
+    prompts = prompts.replace(masks=masks, mask_present=jnp.array([[True, False, True]] * 2))
+    for multimask in (True, False):
+        found = quick_jit(decode_prompts, static_argnums=(0, 4))(
+            Sam(TEST), variables, features, prompts, multimask
+        )
+        assert_same(found, decode(variables, features, prompts, multimask))

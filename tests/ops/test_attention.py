@@ -9,10 +9,14 @@ from sam_jax.ops.attention import (
     CHUNKED_FROM_TOKENS,
     IMPLEMENTATIONS,
     QUERY_BLOCK,
+    chosen_implementation,
     grid_attention,
     prompt_attention,
     relative_positions,
 )
+
+# The kernel for TPUs has its own tests: it takes tables that `relative_positions` makes.
+PORTABLE = tuple(name for name in IMPLEMENTATIONS if name != "tpu")
 
 # Odd, long and single-row grids; then more tokens than a block of queries holds: one token too
 # many, no multiple of a block, and two whole blocks.
@@ -26,6 +30,13 @@ def grid_inputs(height, width, seed=0, batch=2, head=3, channel=4):
     relative_h = rng.normal(size=(height, height, channel))
     relative_w = rng.normal(size=(width, width, channel))
     return [jnp.asarray(x, jnp.float32) for x in (q, k, v, relative_h, relative_w)]
+
+
+def attend(query, key, value, relative_h, relative_w, implementation=None):
+    """`grid_attention` with the three parts and the result as [batch, head, height, width, ...]."""
+    qkv = jnp.moveaxis(jnp.stack((query, key, value)), (0, 2), (3, 4))
+    out = grid_attention(qkv, relative_h, relative_w, implementation=implementation)
+    return jnp.moveaxis(out, 3, 1)
 
 
 def softmax(x):
@@ -55,12 +66,12 @@ def test_the_blocked_grids_are_blocked_and_one_leaves_a_part_of_a_block():
     assert {count % QUERY_BLOCK == 0 for count in tokens} == {True, False}
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PORTABLE)
 @pytest.mark.parametrize("height, width", SMALL_GRIDS + BLOCKED_GRIDS)
 def test_grid_attention_is_the_formula(implementation, height, width):
     inputs = grid_inputs(height, width)
     with jax.default_matmul_precision("highest"):
-        out = grid_attention(*inputs, implementation=implementation)
+        out = attend(*inputs, implementation=implementation)
     # float32 against float64: a few roundings over sums of at most some hundred terms.
     np.testing.assert_allclose(out, formula(*inputs), rtol=0, atol=5e-6)
 
@@ -72,15 +83,16 @@ def test_grid_attention_has_one_gradient(height, width):
 
     def gradients(implementation):
         def scalar(*args):
-            return jnp.sum(grid_attention(*args, implementation=implementation) * weights)
+            return jnp.sum(attend(*args, implementation=implementation) * weights)
 
         with jax.default_matmul_precision("highest"):
             return jax.grad(scalar, argnums=range(5))(*inputs)
 
-    for reference, chunked in zip(*map(gradients, IMPLEMENTATIONS), strict=True):
+    for reference, *others in zip(*map(gradients, PORTABLE), strict=True):
         scale = np.abs(reference).max()
         assert scale > 0.1
-        np.testing.assert_allclose(chunked, reference, rtol=0, atol=1e-5 * scale)
+        for other in others:
+            np.testing.assert_allclose(other, reference, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("argument", range(5))
@@ -99,16 +111,16 @@ def test_the_gradient_of_grid_attention_is_the_slope_of_the_formula(argument):
 
     def scalar(x):
         args = [*inputs[:argument], x, *inputs[argument + 1 :]]
-        return jnp.sum(grid_attention(*args, implementation="reference") * weights)
+        return jnp.sum(attend(*args, implementation="reference") * weights)
 
     gradient = jax.grad(scalar)(jnp.asarray(inputs[argument]))
     np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-4)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PORTABLE)
 def test_bfloat16_grid_attention_is_as_close_as_its_eight_bits_allow(implementation):
     inputs = [jnp.asarray(x, jnp.bfloat16) for x in grid_inputs(23, 31, channel=16)]
-    out = grid_attention(*inputs, implementation=implementation)
+    out = attend(*inputs, implementation=implementation)
     assert out.dtype == jnp.bfloat16
     error = np.abs(np.asarray(out, np.float32) - formula(*inputs))
     scale = np.std(formula(*inputs))
@@ -119,25 +131,36 @@ def test_bfloat16_grid_attention_is_as_close_as_its_eight_bits_allow(implementat
     assert error.max() < 0.15 * scale
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PORTABLE)
 def test_grid_attention_survives_logits_beyond_what_exp_can_hold(implementation):
     q, k, v, relative_h, relative_w = grid_inputs(5, 3)
     inputs = (300 * q, k, v, relative_h, relative_w)
-    out = grid_attention(*inputs, implementation=implementation)
+    out = attend(*inputs, implementation=implementation)
     np.testing.assert_allclose(out, formula(*inputs), rtol=0, atol=1e-3)
 
 
 def test_the_default_implementation_changes_with_size_and_not_in_value():
     for height, width in ((5, 3), (CHUNKED_FROM_TOKENS // 32, 32)):
         inputs = grid_inputs(height, width, batch=1, head=1)
-        outs = [grid_attention(*inputs, implementation=name) for name in (None, *IMPLEMENTATIONS)]
-        np.testing.assert_allclose(outs[0], outs[1], rtol=0, atol=1e-5)
-        np.testing.assert_allclose(outs[0], outs[2], rtol=0, atol=1e-5)
+        outs = [attend(*inputs, implementation=name) for name in (None, *PORTABLE)]
+        for out in outs[1:]:
+            np.testing.assert_allclose(outs[0], out, rtol=0, atol=1e-5)
+
+
+def test_the_implementation_is_chosen_by_platform(monkeypatch):
+    def chosen(platform, *grid):
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        return chosen_implementation(*grid)
+
+    window, image, large = (14, 14, 64), (64, 64, 64), (96, 64, 64)
+    assert [chosen("cpu", *grid) for grid in (window, image)] == ["mapped", "chunked"]
+    assert [chosen("gpu", *grid) for grid in (window, image)] == ["reference", "chunked"]
+    assert [chosen("tpu", *grid) for grid in (window, image, large)] == ["tpu", "tpu", "chunked"]
 
 
 def test_an_unknown_implementation_is_named():
     with pytest.raises(ValueError, match="'fast'.*reference.*chunked"):
-        grid_attention(*grid_inputs(2, 3), implementation="fast")
+        attend(*grid_inputs(2, 3), implementation="fast")
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
