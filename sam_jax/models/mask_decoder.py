@@ -84,7 +84,8 @@ class MaskDecoder(nn.Module):
         iou_token = self.param("iou_token", normal, (dim,), jnp.float32)
         mask_tokens = self.param("mask_tokens", normal, (num_masks, dim), jnp.float32)
 
-        output_tokens = jnp.concatenate([iou_token[None], mask_tokens]).astype(self.dtype)
+        # Tokens are few: they stay float32, and only the image side has the compute type.
+        output_tokens = jnp.concatenate([iou_token[None], mask_tokens])
         output_tokens = jnp.broadcast_to(output_tokens, (batch, prompts, num_masks + 1, dim))
         tokens = jnp.concatenate([output_tokens, sparse_prompt_embeddings], axis=2)
         output_mask = jnp.ones((batch, prompts, num_masks + 1), bool)
@@ -98,14 +99,13 @@ class MaskDecoder(nn.Module):
         image = image.reshape(batch, prompts, height, width, dim)
 
         upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image)
-        weights = HypernetworkMLPs(dim, dim // 8, self.dtype, name="output_hypernetworks_mlps")(
+        weights = HypernetworkMLPs(dim, dim // 8, name="output_hypernetworks_mlps")(
             tokens[:, :, 1 : num_masks + 1]
         )
         iou_head = MLP(
             config.iou_head_hidden_dim,
             num_masks,
             config.iou_head_depth,
-            self.dtype,
             name="iou_prediction_head",
         )
         iou = iou_head(tokens[:, :, 0]).astype(jnp.float32)
@@ -113,7 +113,7 @@ class MaskDecoder(nn.Module):
         chosen = slice(1, None) if multimask else slice(0, 1)
         logits = jnp.einsum(
             "bpmc,bphwc->bpmhw",
-            weights[:, :, chosen],
+            weights[:, :, chosen].astype(self.dtype),
             upscaled,
             preferred_element_type=jnp.float32,
         )

@@ -67,29 +67,31 @@ class TwoWayAttentionBlock(nn.Module):
         config = self.config
         internal_dim = config.embed_dim // config.attention_downsample_rate
 
-        def attend(name, dim, **inputs):
-            return Attention(config.decoder_num_heads, dim, self.dtype, name=name)(**inputs)
+        def attend(name, dim, dtype=self.dtype, **inputs):
+            return Attention(config.decoder_num_heads, dim, dtype, name=name)(**inputs)
 
-        def norm(i, x):
-            return LayerNorm(epsilon=TRANSFORMER_EPSILON, dtype=self.dtype, name=f"norm{i}")(x)
+        def norm(i, x, dtype=jnp.float32):
+            return LayerNorm(epsilon=TRANSFORMER_EPSILON, dtype=dtype, name=f"norm{i}")(x)
 
         # The first layer's tokens are their own positions: nothing is added, nothing is kept.
         q = queries if self.is_first else queries + query_pe
-        out = attend("self_attn", config.embed_dim, q=q, k=q, v=queries, key_mask=query_mask)
+        out = attend(
+            "self_attn", config.embed_dim, jnp.float32, q=q, k=q, v=queries, key_mask=query_mask
+        )
         queries = norm(1, out if self.is_first else queries + out)
 
         q, k = queries + query_pe, keys + key_pe
         out = attend("cross_attn_token_to_image", internal_dim, q=q, k=k, v=keys)
         queries = norm(2, queries + out)
 
-        mlp = MLPBlock(config.decoder_mlp_dim, nn.relu, self.dtype, name="mlp")
+        mlp = MLPBlock(config.decoder_mlp_dim, nn.relu, name="mlp")
         queries = norm(3, queries + mlp(queries))
 
         q = queries + query_pe
         out = attend(
             "cross_attn_image_to_token", internal_dim, q=k, k=q, v=queries, key_mask=query_mask
         )
-        return queries, norm(4, keys + out)
+        return queries, norm(4, keys + out, self.dtype)
 
 
 class TwoWayTransformer(nn.Module):
@@ -125,5 +127,5 @@ class TwoWayTransformer(nn.Module):
             name="final_attn_token_to_image",
         )
         queries = queries + attention(q=queries + tokens, k=keys + image_pe, v=keys)
-        norm = LayerNorm(epsilon=TRANSFORMER_EPSILON, dtype=self.dtype, name="norm_final_attn")
+        norm = LayerNorm(epsilon=TRANSFORMER_EPSILON, name="norm_final_attn")
         return norm(queries), keys
