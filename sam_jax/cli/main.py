@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from sam_jax.cli.compiled_programs import keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
@@ -114,6 +115,7 @@ def _one_line(text: str) -> str:
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Segment Anything in JAX: click on a photo, get the object."""
+    keep_compiled_programs()
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
