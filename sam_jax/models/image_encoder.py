@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.configs import ImageEncoderConfig
-from sam_jax.models.layers import LayerNorm, MLPBlock
+from sam_jax.models.layers import Dense, LayerNorm, MLPBlock
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -72,7 +72,7 @@ class Attention(nn.Module):
             table = self.param(f"rel_pos_{axis}", nn.initializers.zeros, shape, jnp.float32)
             # NumPy parameters that a user's jit closes over cannot be indexed by its tracers.
             tables.append(relative_positions(jnp.asarray(table), size).astype(self.dtype))
-        project = nn.Dense(3 * channel, dtype=self.dtype, name="qkv")
+        project = Dense(3 * channel, dtype=self.dtype, name="qkv")
         implementation = self.implementation or chosen_implementation(*grid_hw, head_dim)
         if not window:
             x = project(x)
@@ -88,7 +88,7 @@ class Attention(nn.Module):
         qkv = x.reshape(*x.shape[:3], 3, self.num_heads, head_dim)
         out = grid_attention(qkv, *tables, implementation=implementation)
         out = out.reshape(*out.shape[:3], channel)
-        combine = nn.Dense(channel, dtype=self.dtype, name="proj")
+        combine = Dense(channel, dtype=self.dtype, name="proj")
         if window and implementation == "tpu":
             # There the join is part of what follows; before the product it would be a copy.
             return join_windows(combine(out), size_hw)

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from sam_jax.configs import SamConfig
-from sam_jax.models.layers import TRANSFORMER_EPSILON, LayerNorm, MLPBlock
+from sam_jax.models.layers import TRANSFORMER_EPSILON, Dense, LayerNorm, MLPBlock
 from sam_jax.ops.attention import prompt_attention
 
 Tokens = Float[Array, "B prompts tokens C"]
@@ -37,14 +37,14 @@ class Attention(nn.Module):
         channels = q.shape[-1]
 
         def project(x, name):
-            x = nn.Dense(self.internal_dim, dtype=self.dtype, name=name)(x)
+            x = Dense(self.internal_dim, dtype=self.dtype, name=name)(x)
             return x.reshape(*x.shape[:-1], self.num_heads, -1)
 
         out = prompt_attention(
             project(q, "q_proj"), project(k, "k_proj"), project(v, "v_proj"), key_mask
         )
         out = out.reshape(*out.shape[:-2], self.internal_dim)
-        return nn.Dense(channels, dtype=self.dtype, name="out_proj")(out)
+        return Dense(channels, dtype=self.dtype, name="out_proj")(out)
 
 
 class TwoWayAttentionBlock(nn.Module):

@@ -96,7 +96,8 @@ def _reference(qkv, relative_h, relative_w):
     bias_w = jnp.einsum("bnhwd,wxd->bnhwx", query, relative_w, preferred_element_type=f32)
     logits = logits + bias_h[..., :, None] + bias_w[..., None, :]
     weights = jax.nn.softmax(logits, axis=(-2, -1)).astype(value.dtype)
-    return jnp.einsum("bnhwyx,bnyxd->bhwnd", weights, value)
+    out = jnp.einsum("bnhwyx,bnyxd->bhwnd", weights, value, preferred_element_type=f32)
+    return out.astype(value.dtype)
 
 
 def _mapped(qkv, relative_h, relative_w):
@@ -172,5 +173,6 @@ def prompt_attention(
     if key_mask is not None:
         logits = jnp.where(key_mask[:, :, None, None, :], logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    out = jnp.einsum("bpnqk,bpknd->bpqnd", weights, value)
+    out = jnp.einsum("bpnqk,bpknd->bpqnd", weights, value, preferred_element_type=f32)
+    out = out.astype(value.dtype)
     return out.reshape(out.shape[0], prompts, length, *out.shape[3:])
