@@ -1,7 +1,6 @@
 """Small layers that several parts share."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -36,27 +35,25 @@ class LayerNorm(nn.LayerNorm):
     use_fast_variance: bool = False
 
 
-def half_product(
-    lhs: Float[Array, "..."],
-    rhs: Float[Array, "..."],
-    dimension_numbers: Any,
-    precision: Any = None,
-    preferred_element_type: Any = None,
-) -> Float[Array, "..."]:
-    """`jax.lax.dot_general` that sums in float32 and rounds the sum to the operands' type.
+class Dense(nn.Module):
+    """A linear layer; its sums are float32 until the bias is in them.
 
-    So do accelerators by themselves. XLA's CPU compiler, asked for bfloat16 sums, turns the
-    operands to float32 first; asked for float32, it uses the processor's own instructions, which
-    takes half the time.
+    So are an accelerator's by themselves. XLA's CPU compiler, asked for a bfloat16 product, turns
+    the operands to float32 first; asked for a float32 one, it uses the processor's own bfloat16
+    instructions, which takes half the time.
     """
-    out = jax.lax.dot_general(
-        lhs, rhs, dimension_numbers, precision, preferred_element_type=jnp.float32
-    )
-    return out.astype(preferred_element_type or lhs.dtype)
 
+    features: int
+    dtype: Any = jnp.float32
 
-# A linear layer whose products are summed in float32.
-Dense = partial(nn.Dense, dot_general=half_product)
+    @nn.compact
+    def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... {self.features}"]:
+        """Applies the layer to the last axis."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
+        return (jnp.matmul(x, kernel, preferred_element_type=jnp.float32) + bias).astype(self.dtype)
 
 
 class MLPBlock(nn.Module):
