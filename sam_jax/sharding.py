@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
@@ -70,7 +70,7 @@ def make_mesh(
     return jax.make_mesh((data, model), ALL, (AxisType.Auto,) * 2, devices=found)
 
 
-def check_mesh(config: SamConfig, mesh: Mesh) -> None:
+def check_mesh(config: SamConfig, mesh: Mesh | AbstractMesh) -> None:
     """Refuses a mesh over which a model of this configuration cannot be divided.
 
     Raises:

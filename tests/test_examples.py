@@ -14,6 +14,8 @@ SAYS = {
     "automatic_masks.py": "masks written to",
     "saved_embeddings.py": "the same masks: True",
     "pure_functions.py": "step 4",
+    "many_devices.py": "masks in all",
+    "pmap.py": "device 0: predicted IoU",
 }
 
 
