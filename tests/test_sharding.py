@@ -67,7 +67,7 @@ def test_a_model_says_which_meshes_it_takes():
         sharding.check_mesh(TEST, mesh(4))
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (1.0, 1), (1, "2")])
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (None, -1)])
 def test_a_mesh_has_whole_numbers_of_devices(sizes):
     with pytest.raises(InputError, match="whole number of devices"):
         make_mesh(*sizes)

@@ -134,7 +134,7 @@ def measure(
 
     Args:
       logits: from `decode_points`.
-      chosen: which of them, in their order.
+      chosen: which of them; with a mesh, in ascending order.
       frame: of the crop.
       mask_threshold: a pixel is inside where its logit is above.
       stability_offset: see `GenerateOptions.stability_score_offset`.

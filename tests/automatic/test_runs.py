@@ -74,7 +74,7 @@ def test_the_device_tells_changes_by_that_definition(size_hw):
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((5, 16, 16)).astype(np.float32)
     frame = crop_frame(size_hw, 64, 16)
-    measured = measure(jnp.asarray(logits), np.array([3, 0]), frame, 0.0, 0.5)
+    [(_, measured)] = measure(jnp.asarray(logits), np.array([3, 0]), frame, 0.0, 0.5)
     rows, columns = mask_matrices(size_hw, 64, 16)
     for place, which in enumerate([3, 0]):
         full = rows @ logits[which] @ columns.T
