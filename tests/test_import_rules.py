@@ -56,8 +56,9 @@ ALLOWED = {
         "segmenter",
         "converter",
     },
+    "bench": {"configs", "types", "models", "preprocess", "segmenter"},
     "converter": set(),
-    "convert": {"configs", "types", "models", "checkpoints"},
+    "convert": {"configs", "types", "models", "checkpoints", "bench"},
 }
 # The package itself and the command line may use everything.
 FREE = {"__init__", "cli"}
