@@ -11,25 +11,16 @@ from sam_jax.bench.children import Stages, serve
 from sam_jax.configs import CONFIGS, SamConfig
 
 
-def write_weights(name: str, model: str, checkpoint: Path, folder: Path) -> Path:
-    """A file or folder that a rival loads a model from.
-
-    Args:
-      name: of the rival.
-      model: a name in `configs.CONFIGS`.
-      checkpoint: our checkpoint of it, whose weights the original gets.
-      folder: where to write.
-    """
+def _write_weights(name: str, model: str, checkpoint: str, folder: str) -> str:
+    """A file or folder that a rival loads a model from; the original's has our weights."""
+    path = Path(folder) / name
     if name == "original":
         from convert.conversion import export_checkpoint
 
-        export_checkpoint(checkpoint, folder / "original.pth")
-        return folder / "original.pth"
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    Transformers(model).model.save_pretrained(folder / "transformers")
-    return folder / "transformers"
+        export_checkpoint(checkpoint, path.with_suffix(".pth"))
+        return str(path.with_suffix(".pth"))
+    Transformers(model).model.save_pretrained(path)
+    return str(path)
 
 
 def _memory(name: str, model: str, dtype: str, accelerator: bool) -> dict[str, float]:
@@ -119,4 +110,4 @@ def _transformers_steps(
 
 
 if __name__ == "__main__":
-    serve({"memory": _memory, "first-mask": _first_mask})
+    serve({"memory": _memory, "write-weights": _write_weights, "first-mask": _first_mask})

@@ -56,7 +56,15 @@ ALLOWED = {
         "segmenter",
         "converter",
     },
-    "bench": {"configs", "types", "models", "preprocess", "segmenter"},
+    "bench": {
+        "configs",
+        "types",
+        "models",
+        "preprocess",
+        "checkpoints",
+        "registry",
+        "segmenter",
+    },
     "converter": set(),
     "convert": {"configs", "types", "models", "checkpoints", "bench"},
 }

@@ -16,6 +16,8 @@ from typing import Any
 from sam_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+OURS_MODULE = "sam_jax.bench.children"
+RIVALS_MODULE = "convert.rival_children"
 
 
 def run_child(
@@ -113,10 +115,32 @@ def memory(model: str, dtype: str) -> dict[str, float]:
     return found
 
 
+def write_weights(model: str, folder: str) -> str:
+    """A checkpoint of a model: the shipped one, or one with random weights, in a folder."""
+    from sam_jax import checkpoints, registry
+    from sam_jax.bench.weights import random_variables
+    from sam_jax.configs import CONFIGS, TINY
+
+    if model == TINY.name:
+        return str(registry.checkpoint_path(model))
+    path = Path(folder) / "checkpoint"
+    checkpoints.save_checkpoint(path, CONFIGS[model], random_variables(CONFIGS[model]))
+    return str(path)
+
+
 def first_mask(
-    checkpoint: str, dtype: str, photo: str, point: list[float], started: float
+    model: str, weights: str, dtype: str, photo: str, point: list[float], started: float
 ) -> dict[str, float]:
-    """Seconds of every stage from the start of Python to a first mask, and of a second one."""
+    """Seconds of every stage from the start of Python to a first mask, and of a second one.
+
+    Args:
+      model: its name; the checkpoint knows it, other packages' weights do not.
+      weights: the checkpoint.
+      dtype: compute type.
+      photo: a file.
+      point: (x, y) in pixels of the photo.
+      started: when the process was asked for, by `time.time`.
+    """
     stages = Stages(started)
     stages.end("start")
     import jax
@@ -126,7 +150,7 @@ def first_mask(
 
     jax.devices()
     stages.end("import")
-    segmenter = Segmenter.load(checkpoint, dtype=jnp.dtype(dtype))
+    segmenter = Segmenter.load(weights, dtype=jnp.dtype(dtype))
     jax.block_until_ready(segmenter.params)
     stages.end("load")
     for again in ("", " again"):
@@ -140,4 +164,13 @@ def first_mask(
 
 
 if __name__ == "__main__":
-    serve({"memory": memory, "first-mask": first_mask})
+    from sam_jax.bench.machine import machine
+
+    serve(
+        {
+            "machine": machine,
+            "memory": memory,
+            "write-weights": write_weights,
+            "first-mask": first_mask,
+        }
+    )

@@ -73,9 +73,10 @@ def bench(
 
     encoder: an image of the model's size. prompts-64, prompt-1: prompts of one point to
     low-resolution logits. generate: all masks of a photo with a grid of 32x32 points, end to end,
-    against the original alone.
-    first-mask: from starting Python to one mask, compilation included, with an empty and with a
-    filled cache of compiled programs. memory: the peak of a process that encodes an image twice.
+    against the original alone. first-mask: from starting Python to one mask, compilation included,
+    with an empty and with a filled cache of compiled programs; what the first encoding and mask
+    take beyond the second is compilation. memory: the peak of a process that encodes an image
+    twice.
     """
     if json_file is not None:
         _check_json_file(json_file)
@@ -84,10 +85,12 @@ def bench(
     rivals = _installed(against or RIVALS)
     # PyTorch shares an accelerator's memory with us.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from sam_jax.bench import machine
+    from sam_jax.bench.children import OURS_MODULE, run_child
+    from sam_jax.bench.machine import describe
 
-    found = machine.machine()
-    for line in machine.describe(found):
+    # Asked in a process of its own: a TPU serves one at a time, and those that measure come first.
+    found = run_child(OURS_MODULE, "machine", {})
+    for line in describe(found):
         click.echo(line)
     work = BenchRun(model, dtype, rounds, rivals, found["jax_device"]["platform"] != "cpu", photo)
     with ProgressBar("measuring", "readings", work.count(chosen)) as bar:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_jax.cli.progress import ProgressBar
-from sam_jax.configs import CONFIGS, TINY
 
 if TYPE_CHECKING:
     from sam_jax.bench.packages import Package
@@ -107,9 +106,9 @@ class BenchRun:
                     package,
                     "first-mask",
                     environment,
-                    **weights[package],
+                    weights=weights[package],
                     photo=str(self.photo),
-                    point=self._middle(),
+                    point=self._point(),
                     started=time.time(),
                 )
                 stages.setdefault(label, []).append(found)
@@ -132,44 +131,35 @@ class BenchRun:
             readings = in_turn(sources, self.rounds, done)
         return Measured("first-mask", readings, {"stages": stages})
 
-    def _written_weights(self, folder: Path) -> dict[str, dict[str, Any]]:
-        """What each package loads a model from: arguments of its process."""
-        from sam_jax import checkpoints, registry
+    def _written_weights(self, folder: Path) -> dict[str, str]:
+        """What each package loads the model from: ours first, the original gets the same."""
+        from sam_jax.bench.children import OURS_MODULE, RIVALS_MODULE, run_child
 
-        if self.model == TINY.name:
-            checkpoint = registry.checkpoint_path(TINY.name)
-        else:
-            from sam_jax.bench.weights import random_variables
-
-            checkpoint = folder / "checkpoint"
-            config = CONFIGS[self.model]
-            checkpoints.save_checkpoint(checkpoint, config, random_variables(config))
-        weights = {OURS: {"checkpoint": str(checkpoint)}}
+        arguments = {"model": self.model, "folder": str(folder)}
+        weights = {OURS: run_child(OURS_MODULE, "write-weights", arguments)}
         for name in self.rivals:
-            from convert.rival_children import write_weights
-
-            weights[name] = {"weights": str(write_weights(name, self.model, checkpoint, folder))}
+            more = {**arguments, "name": name, "checkpoint": weights[OURS]}
+            weights[name] = run_child(RIVALS_MODULE, "write-weights", more)
         return weights
 
-    def _middle(self) -> list[float]:
+    def _point(self) -> list[float]:
+        """A point inside the photo, however its camera was held."""
         from PIL import Image
 
         assert self.photo is not None
         with Image.open(self.photo) as photo:
-            return [photo.width / 2, photo.height / 2]
+            return [min(photo.size) / 2] * 2
 
     def _child(
         self, package: str, task: str, environment: Any = None, **arguments: Any
     ) -> dict[str, float]:
-        from sam_jax.bench.children import run_child
+        from sam_jax.bench.children import OURS_MODULE, RIVALS_MODULE, run_child
 
-        arguments["dtype"] = self.dtype
+        arguments |= {"model": self.model, "dtype": self.dtype}
         if package == OURS:
-            if task == "memory":
-                arguments["model"] = self.model
-            return run_child("sam_jax.bench.children", task, arguments, environment)
-        arguments |= {"name": package, "model": self.model, "accelerator": self.accelerator}
-        return run_child("convert.rival_children", task, arguments, environment)
+            return run_child(OURS_MODULE, task, arguments, environment)
+        arguments |= {"name": package, "accelerator": self.accelerator}
+        return run_child(RIVALS_MODULE, task, arguments, environment)
 
     def _in_process(self, tasks: Sequence[str], done: Callable[[], None]) -> list["Measured"]:
         from sam_jax.bench.packages import TASKS
