@@ -100,7 +100,9 @@ STAGES = ["start", "import", "load", "encode", "mask"]
 
 def test_a_first_mask_is_measured_stage_by_stage(checkpoint):
     started = time.time()
-    found = children.first_mask("test", str(checkpoint), "float32", "photo.png", [9, 9], started)
+    found = children.first_mask(
+        "test", str(checkpoint), "float32", "photo.png", [9.0, 9.0], started
+    )
     assert list(found) == [*STAGES, "encode again", "mask again"]
     assert sum(found.values()) <= time.time() - started
     assert all(seconds >= 0 for seconds in found.values())
