@@ -122,13 +122,13 @@ def test_a_cold_start_has_an_empty_and_a_filled_cache(run, alone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_package_does_everything(run, dtype, tmp_path):
+@pytest.mark.parametrize("model, dtype", [("tiny", "float32"), ("test", "bfloat16")])
+def test_every_package_does_everything(run, model, dtype, tmp_path):
     file = tmp_path / "bench.json"
     tasks = ("encoder", "prompts-64", "prompt-1", "generate", "first-mask", "memory")
     chosen = [argument for task in tasks for argument in ("--task", task)]
     result = run(
-        *("bench", "--model", "tiny", "--rounds", 1, "--dtype", dtype, *chosen),
+        *("bench", "--model", model, "--rounds", 1, "--dtype", dtype, *chosen),
         *("--image", "photo.png", "--json", file),
     )
     found = json.loads(file.read_text())["tasks"]
