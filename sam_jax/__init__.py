@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sam_jax.postprocess import MaskPrediction
     from sam_jax.preprocess import mask_to_logits
     from sam_jax.segmenter import Segmenter
+    from sam_jax.sharding import make_mesh
     from sam_jax.types import Prompts
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "sam_jax.postprocess": ("MaskPrediction",),
     "sam_jax.preprocess": ("mask_to_logits",),
     "sam_jax.segmenter": ("Segmenter",),
+    "sam_jax.sharding": ("make_mesh",),
     "sam_jax.types": ("Prompts",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "load_checkpoint",
     "load_params",
+    "make_mesh",
     "mask_to_logits",
     "read_image",
     "save_checkpoint",

@@ -1,7 +1,7 @@
 """A model, its parameters and its compiled functions, in the frame of the model's own input."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from typing import Any, cast
@@ -9,12 +9,16 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Float32
 
+from sam_jax import sharding
 from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
-from sam_jax.types import Params, Prompts
+from sam_jax.sharding import ALL, DATA
+from sam_jax.types import LABEL_ABSENT, Params, Prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +30,18 @@ class CompiledModel:
 
     Attributes:
       model: the architecture.
-      params: its variables, on the device.
-      image_batch: images encoded at once, at most.
-      prompt_batch: prompts decoded at once, at most.
+      params: its variables, on the device; with a mesh, from `sharding.place_params`.
+      image_batch: images that a device encodes at once, at most.
+      prompt_batch: prompts that a device decodes at once, at most.
+      mesh: devices that share the work (`sharding.make_mesh`). What comes out lies on the first of
+        them, as if it had done it all.
     """
 
     model: Sam
     params: Params
     image_batch: int
     prompt_batch: int
+    mesh: Mesh | None = None
 
     def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[jax.Array]:
         """Features, float32 [h, w, C], of each input.
@@ -45,13 +52,26 @@ class CompiledModel:
         """
         waiting = iter(inputs)
         features: list[jax.Array] = []
-        while batch := list(islice(waiting, power_of_two(self.image_batch, up=False))):
-            # Powers of two: few shapes to compile, no padding images.
+        across = 1 if self.mesh is None else self.mesh.shape[DATA]
+        while batch := list(islice(waiting, across * power_of_two(self.image_batch, up=False))):
+            # Powers of two: few shapes to compile, and no padding images, or fewer than `across`.
             while batch:
-                count = power_of_two(len(batch), up=False)
-                features += _encode(self.model, self.params, np.stack(batch[:count]))
+                count = across * power_of_two(max(1, len(batch) // across), up=False)
+                features += self._encode_batch(batch[:count], count)
                 batch = batch[count:]
         return features
+
+    def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[jax.Array]:
+        if self.mesh is None:
+            return _encode(self.model, self.params, np.stack(batch))
+        # What only fills the batch is the first image again, and is thrown away.
+        images = np.stack(batch + batch[:1] * (count - len(batch)))
+        placed = jax.device_put(images, NamedSharding(self.mesh, P(DATA)))
+        first = self.mesh.devices.flat[0]
+        encode = _encoder(first.platform, self.mesh)
+        per_device = [_parts(one) for one in encode(self.model, self.params, placed)]
+        in_order = [one[place] for place in sorted(per_device[0]) for one in per_device]
+        return [jax.device_put(one, first) for one in in_order[: len(batch)]]
 
     def decode(
         self,
@@ -71,8 +91,12 @@ class CompiledModel:
         """
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
-        for batch in batch_prompts(prompts, [one.shape for one in features], self.prompt_batch):
-            scores, logits = map(xp.asarray, self._decode_batch(features, batch, multimask))
+        limit = self.prompt_batch * (1 if self.mesh is None else self.mesh.size)
+        for batch in batch_prompts(prompts, [one.shape for one in features], limit):
+            found = self._decode_batch(features, batch, multimask)
+            if self.mesh is not None and on_device:
+                found = jax.device_put(found, self.mesh.devices.flat[0])
+            scores, logits = map(xp.asarray, found)
             for slot, (image, count) in enumerate(batch.pieces):
                 pieces[image].append((scores[slot, :count], logits[slot, :count]))
         masks = self.model.config.num_multimask_outputs if multimask else 1
@@ -93,7 +117,61 @@ class CompiledModel:
         images += images[:1] * (batch.points.shape[0] - len(images))
         seen = tuple(features[image] for image in images)
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
+        if self.mesh is not None:
+            return self._decode_over_mesh(seen, prompts, bool(multimask))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
+
+    def _decode_over_mesh(
+        self, features: tuple[jax.Array, ...], prompts: Prompts, multimask: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Divides images or each image's prompts, whichever leaves a device less to do."""
+        assert self.mesh is not None and prompts.labels is not None
+        devices = list(self.mesh.devices.flat)
+        images, count = prompts.labels.shape[:2]
+        each_image, each_prompt = -(-images // len(devices)), -(-count // len(devices))
+        by_image = each_image * count < images * each_prompt
+        if by_image:
+            # Devices that only fill the mesh look at the first image.
+            padded = features + features[:1] * (each_image * len(devices) - images)
+            slots = [padded[i::each_image] for i in range(each_image)]
+            filled = _filled(prompts, 0, len(padded))
+        else:
+            slots = [(one,) * len(devices) for one in features]
+            filled = _filled(prompts, 1, each_prompt * len(devices))
+        divided = NamedSharding(self.mesh, P(ALL) if by_image else P(None, ALL))
+        return _decode_over(
+            self.model,
+            self.mesh,
+            multimask,
+            by_image,
+            self.params,
+            tuple(_one_for_each(self.mesh, slot) for slot in slots),
+            jax.device_put(filled, divided),
+        )
+
+
+def _parts(array: jax.Array) -> dict[int, jax.Array]:
+    """What devices hold of an array divided along its first axis, by where it starts there."""
+    return {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+
+
+def _one_for_each(mesh: Mesh, features: Sequence[jax.Array]) -> jax.Array:
+    """One image's features for each device, as one array of which each holds its own."""
+    placed = jax.device_put(list(features), list(mesh.devices.flat))
+    shape = (mesh.size * features[0].shape[0], *features[0].shape[1:])
+    return jax.make_array_from_single_device_arrays(shape, NamedSharding(mesh, P(ALL)), placed)
+
+
+def _filled(prompts: Prompts, axis: int, size: int) -> Prompts:
+    """More images (axis 0) or prompts (axis 1), all of whose points are absent."""
+
+    def fill(array: np.ndarray, value: int = 0) -> np.ndarray:
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, size - array.shape[axis])
+        return np.pad(array, widths, constant_values=value)
+
+    labels = fill(cast(np.ndarray, prompts.labels), LABEL_ABSENT)
+    return replace(jax.tree.map(fill, prompts), labels=labels)
 
 
 # Parameters are arguments, so that no model's weights end up in another's program.
@@ -104,10 +182,14 @@ def _encode(model: Sam, params: Params, images: np.ndarray) -> tuple[jax.Array, 
 
 
 @cache
-def _encoder(platform: str) -> Callable[..., tuple[jax.Array, ...]]:
+def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[jax.Array, ...]]:
     def encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-        features = cast(jax.Array, model.apply(params, images, method="encode_image"))
-        return tuple(features.astype(jnp.float32))
+        if mesh is None:
+            features = cast(jax.Array, model.apply(params, images, method="encode_image"))
+            return tuple(features.astype(jnp.float32))
+        features = sharding.encode_images(model, mesh, params, images).astype(jnp.float32)
+        # The first image of each device, the second of each, ...: nothing moves.
+        return sharding.over(mesh, tuple, P(DATA), P(DATA))(features)
 
     # By default XLA orders a CPU's steps as if many could run at once, which the encoder's cannot:
     # it is no faster that way, and takes twice the memory.
@@ -120,4 +202,21 @@ def _encoder(platform: str) -> Callable[..., tuple[jax.Array, ...]]:
 @partial(jax.jit, static_argnums=(0, 1))
 def _decode(model: Sam, multimask: bool, params: Params, features: tuple, prompts: Prompts):
     logits, scores = decode_prompts(model, params, jnp.stack(features), prompts, multimask)
+    return scores, logits
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _decode_over(
+    model: Sam,
+    mesh: Mesh,
+    multimask: bool,
+    by_image: bool,
+    params: Params,
+    features: tuple,
+    prompts: Prompts,
+):
+    stack = sharding.over(mesh, lambda *one: jnp.stack(one), P(ALL), P(ALL) if by_image else P())
+    logits, scores = sharding.decode(
+        model, mesh, params, stack(*features), prompts, multimask, by_image=by_image
+    )
     return scores, logits

@@ -9,11 +9,12 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from sam_jax import checkpoints
 from sam_jax.automatic.generator import generate_masks
-from sam_jax.automatic.grids import Crop
+from sam_jax.automatic.grids import Crop, image_crops
 from sam_jax.automatic.options import generate_options
 from sam_jax.automatic.records import GeneratedMasks
 from sam_jax.compiled import CompiledModel
@@ -25,6 +26,7 @@ from sam_jax.models.sam import Sam
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
+from sam_jax.sharding import DATA, place_params
 from sam_jax.types import Params
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
@@ -38,7 +40,8 @@ class Segmenter:
 
     Attributes:
       config: the model's configuration.
-      params: its variables, on the default device.
+      params: its variables, on the default device; with a mesh, as they were given, and
+        `compiled.params` are those on its devices.
       compiled: what runs the model on inputs and prompts that are in its own frame already.
     """
 
@@ -49,6 +52,7 @@ class Segmenter:
         *,
         dtype: Any = jnp.float32,
         fingerprint: str | None = None,
+        mesh: Mesh | None = None,
         image_batch: int = 4,
         prompt_batch: int = 32,
         generate_defaults: Mapping[str, Any] | None = None,
@@ -60,14 +64,16 @@ class Segmenter:
           params: variables for it (`load_params`, or `Sam(config).init(...)`).
           dtype: compute type, float32 or bfloat16.
           fingerprint: of the parameters, where the caller knows it; computed otherwise.
-          image_batch: images encoded at once, at most, when a list is given.
-          prompt_batch: prompts decoded at once, at most; bounds the memory of many prompts.
+          mesh: devices that share the work, from `sharding.make_mesh`; nothing else changes.
+          image_batch: images that a device encodes at once, at most, when a list is given.
+          prompt_batch: prompts that a device decodes at once, at most; bounds the memory of many
+            prompts.
           generate_defaults: options of `generate` that suit the parameters, for where a call gives
             none.
 
         Raises:
-          InputError: the image size is no multiple of the patch size, the type is another, or a
-            batch is below 1.
+          InputError: the image size is no multiple of the patch size, the type is another, a
+            batch is below 1, or the mesh does not divide the model.
           CheckpointError: the parameters are not those of the configuration; all are listed.
         """
         patch = config.image_encoder.patch_size
@@ -80,8 +86,9 @@ class Segmenter:
             raise InputError("image_batch and prompt_batch must be at least 1")
         checkpoints.check_params(config, params)
         self.config = config
-        self.params = jax.device_put(params)
-        self.compiled = CompiledModel(Sam(config, dtype), self.params, image_batch, prompt_batch)
+        self.params = jax.device_put(params) if mesh is None else params
+        placed = self.params if mesh is None else place_params(config, params, mesh)
+        self.compiled = CompiledModel(Sam(config, dtype), placed, image_batch, prompt_batch, mesh)
         self._known_fingerprint = fingerprint
         self._generate_defaults = dict(generate_defaults or {})
 
@@ -232,7 +239,7 @@ class Segmenter:
     ) -> GeneratedMasks:
         """As `generate`, but the masks stay runs, with a report of what each filter dropped."""
         chosen = generate_options(preset, **{**self._generate_defaults, **options})
-        model = self.compiled.model
+        model, params, mesh = self.compiled.model, self.compiled.params, self.compiled.mesh
         if isinstance(image, ImageEmbedding):
             if chosen.crop_n_layers or chosen.tile_size:
                 raise InputError(
@@ -241,16 +248,25 @@ class Segmenter:
             self._check_embedding(image)
             embedding = image
             return generate_masks(
-                model, self.params, lambda _: embedding.features, image.size_hw, chosen
+                model, params, lambda _: embedding.features, image.size_hw, chosen, mesh
             )
         pixels = read_image(image)
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        crops = image_crops(size_hw, chosen)
+        # As many crops are encoded at once as fill a batch; they are asked for in turn.
+        at_once = 1 if mesh is None else mesh.shape[DATA]
+        ahead: dict[Crop, jax.Array] = {}
 
         def features_of(crop: Crop) -> jax.Array:
-            x0, y0, x1, y1 = crop.box
-            return self._encode_list([pixels[y0:y1, x0:x1]])[0].features
+            if crop not in ahead:
+                start = crops.index(crop)
+                group = crops[start : start + at_once]
+                parts = [pixels[y0:y1, x0:x1] for x0, y0, x1, y1 in (one.box for one in group)]
+                encoded = self._encode_list(parts)
+                ahead.update({one: e.features for one, e in zip(group, encoded, strict=True)})
+            return ahead.pop(crop)
 
-        size_hw = (pixels.shape[0], pixels.shape[1])
-        return generate_masks(model, self.params, features_of, size_hw, chosen)
+        return generate_masks(model, params, features_of, size_hw, chosen, mesh)
 
     def _encode_list(self, images: Sequence[ImageLike]) -> list[ImageEmbedding]:
         if not images:

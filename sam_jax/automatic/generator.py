@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 
 from sam_jax.automatic.candidates import Candidates, concatenated
@@ -48,6 +49,7 @@ def generate_masks(
     features_of: Callable[[Crop], Float[jax.Array, "h w C"]],
     size_hw: tuple[int, int],
     options: GenerateOptions,
+    mesh: Mesh | None = None,
 ) -> GeneratedMasks:
     """All masks of an image that pass the filters.
 
@@ -56,16 +58,18 @@ def generate_masks(
 
     Args:
       model: the architecture.
-      params: its variables.
+      params: its variables; with a mesh, from `sharding.place_params`.
       features_of: encodes a part of the image; called once for each crop, in turn.
       size_hw: the image's height and width.
       options: which points, which filters.
+      mesh: devices that share the points of a crop, and measure what they found.
     """
     report = dict.fromkeys(("candidates", *_FILTERS, "kept"), 0)
     crops = image_crops(size_hw, options)
     parts = []
     for crop in crops:
-        generator = _CropGenerator(model, params, features_of(crop), crop, size_hw, options, report)
+        features = features_of(crop)
+        generator = _CropGenerator(model, params, features, crop, size_hw, options, report, mesh)
         found = concatenated(list(generator.batches()))
         kept = distinct(found, found.predicted_iou, options.box_nms_thresh, options.nms)
         parts.append(_keep(found, kept, report, "duplicates in a crop"))
@@ -97,17 +101,22 @@ class _CropGenerator:
         size_hw: tuple[int, int],
         options: GenerateOptions,
         report: dict[str, int],
+        mesh: Mesh | None,
     ):
-        self.model, self.params, self.features = model, params, features
+        if mesh is not None:
+            features = jax.device_put(features, NamedSharding(mesh, PartitionSpec()))
+        self.model, self.params, self.features, self.mesh = model, params, features, mesh
         self.crop, self.size_hw = crop, size_hw
         self.options, self.report = options, report
         height, width = crop.size_hw
         self.points = layer_points(options, crop.layer) * np.array([width, height])
         # Points decoded at once: fewer than asked for only where there are fewer.
-        self.room = min(options.points_per_batch, 1 << (len(self.points) - 1).bit_length())
+        devices = 1 if mesh is None else mesh.size
+        each = -(-len(self.points) // devices)
+        self.room = devices * min(options.points_per_batch, 1 << (each - 1).bit_length())
         side = features.shape[0]
         self.image_size = side * model.config.image_encoder.patch_size
-        self.frame = crop_frame(crop.size_hw, self.image_size, 4 * side)
+        self.frame = crop_frame(crop.size_hw, self.image_size, 4 * side, mesh)
 
     def batches(self) -> Iterator[Candidates]:
         """What passes the filters of each batch; the device works on the next one meanwhile."""
@@ -118,20 +127,21 @@ class _CropGenerator:
             jax.block_until_ready(under_way)
             decoded = self._decode(batch)
             if under_way is not None:
-                yield from self._passing(*under_way)
+                yield self._passing(*under_way)
             under_way = (batch, *decoded)
         assert under_way is not None  # a grid has a point
-        yield from self._passing(*under_way)
+        yield self._passing(*under_way)
 
     def _decode(self, points: Float64[np.ndarray, "n 2"]) -> tuple[jax.Array, jax.Array]:
         scaled = points * scale_factors_xy(self.crop.size_hw, self.image_size)
         # What only fills the batch asks the first point again, and is not looked at.
         filled = np.concatenate([scaled, np.tile(scaled[:1], (self.room - len(scaled), 1))])
-        return decode_points(self.model, self.params, self.features, filled.astype(np.float32))
+        filled = filled.astype(np.float32)
+        return decode_points(self.model, self.params, self.features, filled, self.mesh)
 
     def _passing(
         self, points: Float64[np.ndarray, "n 2"], logits: jax.Array, iou: jax.Array
-    ) -> Iterator[Candidates]:
+    ) -> Candidates:
         masks_per_point = iou.shape[0] // self.room
         predicted = np.asarray(iou)[: len(points) * masks_per_point]
         self.report["candidates"] += len(predicted)
@@ -139,37 +149,38 @@ class _CropGenerator:
         if self.options.pred_iou_thresh > 0:
             chosen = np.flatnonzero(predicted > self.options.pred_iou_thresh)
         self.report["below pred_iou_thresh"] += len(predicted) - len(chosen)
-        for start in range(0, len(chosen), self.frame.capacity):
-            part = chosen[start : start + self.frame.capacity]
-            measured = measure(
-                logits,
-                part,
-                self.frame,
-                self.model.config.mask_threshold,
-                self.options.stability_score_offset,
+        offset = self.options.stability_score_offset
+        parts, places = [], []
+        for now, measured in measure(
+            logits, chosen, self.frame, self.model.config.mask_threshold, offset
+        ):
+            part = chosen[now]
+            kept, found = self._measured_passing(
+                measured, predicted[part], points[part // masks_per_point]
             )
-            yield self._measured_passing(measured, predicted[part], points[part // masks_per_point])
+            parts.append(found)
+            places.append(now[kept])
+        # Devices take turns; one after the other is the order without them.
+        return concatenated(parts).take(np.argsort(np.concatenate([[], *places])))
 
     def _measured_passing(
         self,
         measured: Measured,
         predicted: Float32[np.ndarray, " n"],
         points: Float64[np.ndarray, "n 2"],
-    ) -> Candidates:
+    ) -> tuple[Int[np.ndarray, " kept"], Candidates]:
         count = len(predicted)
-        high, low, area = (
-            np.asarray(values)[:count] for values in (measured.high, measured.low, measured.area)
-        )
+        high, low, area = map(np.asarray, (measured.high, measured.low, measured.area))
         with np.errstate(invalid="ignore"):
             stability = high.astype(np.float32) / low.astype(np.float32)
         corner = np.array(self.crop.box[:2])
-        boxes = np.asarray(measured.boxes)[:count].astype(np.int64) + np.tile(corner, 2)
+        boxes = np.asarray(measured.boxes).astype(np.int64) + np.tile(corner, 2)
         kept = np.arange(count)
         for name, passes in self._filters(stability, boxes, area):
             before, kept = len(kept), kept[passes[kept]]
             self.report[name] += before - len(kept)
         changes = np.asarray(measured.changes)
-        return Candidates(
+        return kept, Candidates(
             predicted[kept],
             stability[kept],
             boxes[kept],

@@ -5,6 +5,7 @@ time; what leaves the device for a mask is one bit a pixel, which says where its
 sides, so that runs are read off without looking at pixels.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -12,11 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
 
+from sam_jax import sharding
 from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.postprocess import mask_matrices
-from sam_jax.types import LABEL_FOREGROUND, Params, Prompts
+from sam_jax.sharding import ALL
+from sam_jax.types import LABEL_FOREGROUND, ArrayLike, Params, Prompts
 
 # Full-size logits of one candidate that exist at once.
 BLOCK_PIXELS = 1 << 22
@@ -37,11 +42,11 @@ class Measured:
       changes: packed, see `runs.runs_of_changes`.
     """
 
-    high: Int[Array, "*K"]
-    low: Int[Array, "*K"]
-    area: Int[Array, "*K"]
-    boxes: Int[Array, "*K 4"]
-    changes: UInt8[Array, "*K columns_by_8 rows"]
+    high: Int[ArrayLike, "*K"]
+    low: Int[ArrayLike, "*K"]
+    area: Int[ArrayLike, "*K"]
+    boxes: Int[ArrayLike, "*K 4"]
+    changes: UInt8[ArrayLike, "*K columns_by_8 rows"]
 
 
 @dataclass(frozen=True)
@@ -52,35 +57,37 @@ class Frame:
       rows: [padded height, low], see `postprocess.mask_matrices`; at least one row is padding.
       columns: [blocks, padded width / blocks, low].
       size_hw: the crop's height and width.
-      capacity: candidates measured in one call, at most.
+      capacity: candidates that a device measures in one call, at most.
+      mesh: the devices that share the candidates, if there are more than one.
     """
 
     rows: jax.Array
     columns: jax.Array
     size_hw: tuple[int, int]
     capacity: int
+    mesh: Mesh | None
 
 
 @lru_cache(maxsize=8)
-def crop_frame(size_hw: tuple[int, int], image_size: int, low_res_size: int) -> Frame:
+def crop_frame(
+    size_hw: tuple[int, int], image_size: int, low_res_size: int, mesh: Mesh | None = None
+) -> Frame:
     """The frame of crops of this size; crops of a layer, and images of a folder, share them."""
-    rows, columns = mask_matrices(size_hw, image_size, low_res_size)
+    unpadded = mask_matrices(size_hw, image_size, low_res_size)
     height = _bucket(size_hw[0] + 1)
     width = _bucket(size_hw[1])
     blocks = -(-height * width // BLOCK_PIXELS)
     block = -(-width // (8 * blocks)) * 8
     padded_rows = np.zeros((height, low_res_size), np.float32)
-    padded_rows[: size_hw[0]] = rows
+    padded_rows[: size_hw[0]] = unpadded[0]
     padded_columns = np.zeros((blocks * block, low_res_size), np.float32)
-    padded_columns[: size_hw[1]] = columns
+    padded_columns[: size_hw[1]] = unpadded[1]
     one = height * blocks * block // 8
     capacity = 1 << int(np.log2(min(MAX_WAITING, max(1, PACKED_BYTES // one))))
-    return Frame(
-        jnp.asarray(padded_rows),
-        jnp.asarray(padded_columns.reshape(blocks, block, low_res_size)),
-        size_hw,
-        capacity,
-    )
+    matrices = (padded_rows, padded_columns.reshape(blocks, block, low_res_size))
+    everywhere = None if mesh is None else NamedSharding(mesh, P())
+    rows, columns = jax.device_put(matrices, everywhere)
+    return Frame(rows, columns, size_hw, capacity, mesh)
 
 
 def _bucket(length: int) -> int:
@@ -89,12 +96,13 @@ def _bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnames=("model", "mesh"))
 def decode_points(
     model: Sam,
     params: Params,
     features: Float[Array, "h w C"],
     points: Float32[Array, "P 2"],
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "candidates low low"], Float[Array, " candidates"]]:
     """Three candidates for each point: logits and predicted IoU.
 
@@ -103,10 +111,15 @@ def decode_points(
       params: its variables.
       features: of one image or crop.
       points: (x, y) in the model's frame.
+      mesh: devices that share the points, which must be a multiple of them; features and the
+        result lie on them.
     """
     labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND)
     prompts = Prompts(points[None, :, None], labels)
-    logits, iou = decode_prompts(model, params, features[None], prompts)
+    if mesh is None:
+        logits, iou = decode_prompts(model, params, features[None], prompts)
+    else:
+        logits, iou = sharding.decode(model, mesh, params, features[None], prompts)
     return logits.reshape(-1, *logits.shape[-2:]), iou.reshape(-1)
 
 
@@ -116,33 +129,54 @@ def measure(
     frame: Frame,
     mask_threshold: float,
     stability_offset: float,
-) -> Measured:
-    """Measures some of the candidates at the crop's full size.
+) -> Iterator[tuple[Int[np.ndarray, " part"], Measured]]:
+    """Measures some of the candidates at the crop's full size, as many at once as have room.
 
     Args:
       logits: from `decode_points`.
-      chosen: which of them, at most `frame.capacity`; of the result so many entries count.
+      chosen: which of them, in their order.
       frame: of the crop.
       mask_threshold: a pixel is inside where its logit is above.
       stability_offset: see `GenerateOptions.stability_score_offset`.
+
+    Yields:
+      Places in `chosen`, and what was measured of these candidates, on the host. Without a mesh the
+      places are in order; of many devices, each measures what it decoded.
     """
-    places = np.zeros(frame.capacity, np.int32)
-    places[: len(chosen)] = chosen
     thresholds = np.array(
         [mask_threshold, mask_threshold + stability_offset, mask_threshold - stability_offset],
         np.float32,
     )
     size = np.array(frame.size_hw, np.int32)
-    return _measure(
-        logits, places, np.int32(len(chosen)), frame.rows, frame.columns, size, thresholds
-    )
+    devices = 1 if frame.mesh is None else frame.mesh.size
+    device, place = np.divmod(chosen, logits.shape[0] // devices)
+    turn = np.arange(len(chosen)) - np.searchsorted(device, device)
+    for start in range(0, turn.max(initial=-1) + 1, frame.capacity):
+        now = np.flatnonzero((turn >= start) & (turn < start + frame.capacity))
+        row = device[now] * frame.capacity + turn[now] - start
+        places = np.zeros(devices * frame.capacity, np.int32)
+        places[row] = place[now]
+        counts = np.bincount(device[now], minlength=devices).astype(np.int32)
+        run = _measure if frame.mesh is None else _measure_over(frame.mesh)
+        measured = run(logits, places, counts, frame.rows, frame.columns, size, thresholds)
+        yield now, jax.tree.map(partial(_rows, row), measured)
+
+
+def _rows(row: Int[np.ndarray, " part"], values: Array) -> np.ndarray:
+    return np.asarray(values)[row]
+
+
+@lru_cache(maxsize=8)
+def _measure_over(mesh: Mesh) -> Callable[..., Measured]:
+    specs = (P(ALL), P(ALL), P(ALL), P(), P(), P(), P())
+    return jax.jit(sharding.over(mesh, _measure, specs, P(ALL)))
 
 
 @jax.jit
 def _measure(
     logits: Float[Array, "candidates low low"],
     chosen: Int[Array, " K"],
-    count: Int[Array, ""],
+    count: Int[Array, " 1"],
     rows: Float[Array, "height low"],
     columns: Float[Array, "blocks block low"],
     size_hw: Int[Array, " 2"],
@@ -177,7 +211,7 @@ def _measure(
         jnp.zeros((capacity, 4), jnp.int32),
         jnp.zeros((capacity, blocks * block // 8, height), jnp.uint8),
     )
-    return jax.lax.fori_loop(0, count, one, empty)
+    return jax.lax.fori_loop(0, count[0], one, empty)
 
 
 def _measure_block(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -11,6 +12,11 @@ from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, materialize
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
+
+
+def _share(whole: int, axis: str | None) -> int:
+    """What one device has of something divided over an axis of the mesh; all without one."""
+    return whole if axis is None else whole // jax.lax.axis_size(axis)
 
 
 class PatchEmbed(nn.Module):
@@ -50,6 +56,7 @@ class Attention(nn.Module):
       window: rows and columns of a window; 0 attends over the whole grid.
       dtype: compute type.
       implementation: see `ops.attention.grid_attention`.
+      model_axis: the axis of a device mesh over which the heads are divided, see `Sam`.
     """
 
     num_heads: int
@@ -57,6 +64,7 @@ class Attention(nn.Module):
     window: int = 0
     dtype: Any = jnp.float32
     implementation: str | None = None
+    model_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -65,6 +73,7 @@ class Attention(nn.Module):
         """Attends within each grid of the batch, or each of its windows."""
         size_hw, channel, window = (x.shape[1], x.shape[2]), x.shape[3], self.window
         head_dim = channel // self.num_heads
+        heads = _share(self.num_heads, self.model_axis)
         grid_hw = (window, window) if window else size_hw
         tables = []
         for axis, table_size in zip("hw", self.table_size_hw, strict=True):
@@ -72,8 +81,8 @@ class Attention(nn.Module):
             table = self.param(f"rel_pos_{axis}", nn.initializers.zeros, shape, jnp.float32)
             # NumPy parameters that a user's jit closes over cannot be indexed by its tracers.
             tables.append(jnp.asarray(table))
-        project = Dense(3 * channel, dtype=self.dtype, name="qkv")
-        combine = Dense(channel, dtype=self.dtype, name="proj")
+        project = Dense(3 * heads * head_dim, dtype=self.dtype, name="qkv")
+        combine = Dense(channel, self.dtype, self.model_axis, name="proj")
         x = project(x)
         # Padding that is zeros before the projection is its bias behind it.
         fill = jnp.asarray(project.variables["params"]["bias"], self.dtype)
@@ -82,19 +91,19 @@ class Attention(nn.Module):
             from sam_jax.ops.attention_tpu import window_attention_tpu
 
             line_h, line_w = (table.astype(self.dtype) for table in tables)
-            heads = (3, self.num_heads, head_dim)
-            x = x.reshape(*x.shape[:3], *heads)
-            out = window_attention_tpu(x, fill.reshape(heads), line_h, line_w, window)
-            return combine(out.reshape(*out.shape[:3], channel))
+            x = x.reshape(*x.shape[:3], 3, heads, head_dim)
+            fill = fill.reshape(3, heads, head_dim)
+            out = window_attention_tpu(x, fill, line_h, line_w, window)
+            return combine(out.reshape(*out.shape[:3], heads * head_dim))
         if window:
             x = partition_windows(x, window, fill=fill)
         relative = (
             relative_positions(table, size).astype(self.dtype)
             for table, size in zip(tables, grid_hw, strict=True)
         )
-        qkv = x.reshape(*x.shape[:3], 3, self.num_heads, head_dim)
+        qkv = x.reshape(*x.shape[:3], 3, heads, head_dim)
         out = grid_attention(qkv, *relative, implementation=implementation)
-        out = out.reshape(*out.shape[:3], channel)
+        out = out.reshape(*out.shape[:3], heads * head_dim)
         return combine(join_windows(out, size_hw) if window else out)
 
 
@@ -105,6 +114,7 @@ class Block(nn.Module):
     window_size: int
     dtype: Any = jnp.float32
     attention: str | None = None
+    model_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -114,10 +124,17 @@ class Block(nn.Module):
         window = self.window_size
         table_size_hw = (window, window) if window else self.config.table_size_hw
         attention = Attention(
-            self.config.num_heads, table_size_hw, window, self.dtype, self.attention, name="attn"
+            self.config.num_heads,
+            table_size_hw,
+            window,
+            self.dtype,
+            self.attention,
+            self.model_axis,
+            name="attn",
         )
         x = materialize(x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x)))
-        mlp = MLPBlock(self.config.mlp_dim, dtype=self.dtype, name="mlp")
+        hidden = _share(self.config.mlp_dim, self.model_axis)
+        mlp = MLPBlock(hidden, dtype=self.dtype, model_axis=self.model_axis, name="mlp")
         return x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x))
 
 
@@ -149,6 +166,7 @@ class ImageEncoder(nn.Module):
       dtype: compute type; parameters stay float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
       attention: its implementation, see `ops.attention.grid_attention`; None chooses by platform.
+      model_axis: the axis of a device mesh over which heads and MLP are divided, see `Sam`.
     """
 
     config: ImageEncoderConfig
@@ -156,6 +174,7 @@ class ImageEncoder(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     attention: str | None = None
+    model_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -186,5 +205,6 @@ class ImageEncoder(nn.Module):
         block_class = nn.remat(Block) if self.remat else Block
         for i in range(config.depth):
             window = 0 if i in config.global_attention_indexes else config.window_size
-            x = block_class(config, window, self.dtype, self.attention, name=f"blocks_{i}")(x)
+            options = (self.dtype, self.attention, self.model_axis)
+            x = block_class(config, window, *options, name=f"blocks_{i}")(x)
         return Neck(self.features, self.dtype, name="neck")(x)

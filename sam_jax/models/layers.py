@@ -50,10 +50,17 @@ class Dense(nn.Module):
     So are an accelerator's by themselves. XLA's CPU compiler, asked for a bfloat16 product, turns
     the operands to float32 first; asked for a float32 one, it uses the processor's own bfloat16
     instructions, which takes half the time.
+
+    Attributes:
+      features: of the output.
+      dtype: compute type; parameters are float32.
+      summed_over: the axis of a device mesh over which the channels of the input are divided; each
+        device holds those rows of the kernel, and the sum over devices is the product.
     """
 
     features: int
     dtype: Any = jnp.float32
+    summed_over: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... {self.features}"]:
@@ -62,21 +69,32 @@ class Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
-        return (jnp.matmul(x, kernel, preferred_element_type=jnp.float32) + bias).astype(self.dtype)
+        out = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+        if self.summed_over is not None:
+            out = jax.lax.psum(out, self.summed_over)
+        return (out + bias).astype(self.dtype)
 
 
 class MLPBlock(nn.Module):
-    """Two linear layers with an activation between."""
+    """Two linear layers with an activation between.
+
+    Attributes:
+      hidden_dim: channels between the two; with `model_axis`, those of one device.
+      activation: between the two.
+      dtype: compute type.
+      model_axis: the axis of a device mesh over which the hidden channels are divided, if any.
+    """
 
     hidden_dim: int
     activation: Callable = gelu
     dtype: Any = jnp.float32
+    model_axis: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... channel"]:
         """Applies the block to the last axis."""
         hidden = self.activation(Dense(self.hidden_dim, dtype=self.dtype, name="lin1")(x))
-        return Dense(x.shape[-1], dtype=self.dtype, name="lin2")(hidden)
+        return Dense(x.shape[-1], self.dtype, self.model_axis, name="lin2")(hidden)
 
 
 class MLP(nn.Module):

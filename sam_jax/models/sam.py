@@ -24,18 +24,27 @@ class Sam(nn.Module):
       remat: recompute the encoder's blocks in the backward pass to save memory.
       attention: implementation of the encoder's attention, one of `ops.attention.IMPLEMENTATIONS`;
         None chooses by platform.
+      model_axis: the axis of a device mesh over which the encoder's heads and MLP are divided. Such
+        a model runs inside `jax.shard_map`, on one device's part of the parameters
+        (`sharding.encode_images`); it cannot be initialised there.
     """
 
     config: SamConfig
     dtype: Any = jnp.float32
     remat: bool = False
     attention: str | None = None
+    model_axis: str | None = None
 
     def setup(self):
         """The three parts of the paper's figure."""
         config = self.config
         self.image_encoder = ImageEncoder(
-            config.image_encoder, config.embed_dim, self.dtype, self.remat, self.attention
+            config.image_encoder,
+            config.embed_dim,
+            self.dtype,
+            self.remat,
+            self.attention,
+            self.model_axis,
         )
         self.prompt_encoder = PromptEncoder(config, self.dtype)
         self.mask_decoder = MaskDecoder(config, self.dtype)

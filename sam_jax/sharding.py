@@ -1,0 +1,232 @@
+"""Many devices: a (data, model) mesh, where parameters lie on it, and the model over it.
+
+Images of a batch are divided over `data`; the encoder's attention heads and the hidden channels of
+its MLPs over `model`, with one sum over devices behind each (Megatron-LM, section 3); prompts over
+all devices. What a device does is written for its own part (`jax.shard_map`), so the collectives of
+a program are those that stand here and no others, and kernels see ordinary arrays.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from sam_jax.configs import SamConfig
+from sam_jax.errors import InputError
+from sam_jax.models.sam import Sam, decode_prompts
+from sam_jax.types import Params, Prompts
+
+DATA, MODEL = "data", "model"
+ALL = (DATA, MODEL)
+
+# The first rule found in a parameter's path says how its dimensions are divided. Paths are those of
+# the tree from `split_heads`; the state of an optimiser repeats them behind names of its own.
+PARTITION_RULES: tuple[tuple[str, P], ...] = (
+    (r"blocks_\d+/attn/qkv/kernel$", P(None, None, MODEL, None)),
+    (r"blocks_\d+/attn/qkv/bias$", P(None, MODEL, None)),
+    (r"blocks_\d+/attn/proj/kernel$", P(MODEL, None)),
+    (r"blocks_\d+/mlp/lin1/kernel$", P(None, MODEL)),
+    (r"blocks_\d+/mlp/lin1/bias$", P(MODEL)),
+    (r"blocks_\d+/mlp/lin2/kernel$", P(MODEL, None)),
+    # Whatever else there is, on every device; the decoder's few parameters too.
+    (r"", P()),
+)
+_QKV = re.compile(r"(^|/)image_encoder/blocks_\d+/attn/qkv/(kernel|bias)$")
+
+
+def make_mesh(
+    data: int | None = None, model: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of `data` times `model` devices.
+
+    Args:
+      data: parts of a batch of images; as many as the devices allow, if left out.
+      model: devices that share one image. It must divide the encoder's heads (12 in ViT-B, 16 in
+        ViT-L and ViT-H), which is checked where the mesh meets a model.
+      devices: which; all of this process if left out.
+
+    Raises:
+      InputError: the devices do not fit, or a number is below 1.
+    """
+    found = list(jax.local_devices() if devices is None else devices)
+    sizes = {"data": data, "model": model}
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise InputError(f"{name}={size!r} must be a whole number of devices, at least 1")
+    if data is None:
+        if len(found) % model:
+            raise InputError(f"model={model} does not divide the {len(found)} devices; give data=")
+        data = len(found) // model
+    if data * model != len(found):
+        raise InputError(
+            f"data={data} times model={model} is {data * model} devices and there are "
+            f"{len(found)}; choose sizes that multiply to it, or give devices="
+        )
+    return jax.make_mesh((data, model), ALL, (AxisType.Auto,) * 2, devices=found)
+
+
+def check_mesh(config: SamConfig, mesh: Mesh) -> None:
+    """Refuses a mesh over which a model of this configuration cannot be divided.
+
+    Raises:
+      InputError: its axes are others than (data, model), or `model` does not divide the encoder's
+        heads or hidden channels; the message says what would.
+    """
+    if tuple(mesh.axis_names) != ALL:
+        raise InputError(
+            f"the mesh has axes {tuple(mesh.axis_names)}, not {ALL}; sharding.make_mesh makes one"
+        )
+    vit, model = config.image_encoder, mesh.shape[MODEL]
+    if vit.num_heads % model or vit.mlp_dim % model:
+        fits = [
+            n for n in range(1, vit.num_heads + 1) if not (vit.num_heads % n or vit.mlp_dim % n)
+        ]
+        raise InputError(
+            f"model={model} does not divide the {vit.num_heads} heads and {vit.mlp_dim} hidden "
+            f"channels of {config.name}; model may be {', '.join(map(str, fits))}"
+        )
+
+
+def split_heads(config: SamConfig, params: Params) -> Params:
+    """Parameters in which heads can be divided: a view, nothing else changes.
+
+    The columns of the projection to queries, keys and values are 3 x heads x channels; in parts of
+    equal size they are no device's heads. Its kernel becomes [C, 3, heads, d], its bias
+    [3, heads, d]. `join_heads` goes back.
+    """
+    heads = config.image_encoder.num_heads
+    return _on_qkv(params, lambda x: x.reshape(*x.shape[:-1], 3, heads, -1))
+
+
+def join_heads(params: Params) -> Params:
+    """The inverse of `split_heads`, of whole parameters or of one device's heads."""
+    return _on_qkv(params, lambda x: x.reshape(*x.shape[:-3], -1))
+
+
+def _on_qkv(params: Params, change: Any) -> Params:
+    def one(path, leaf):
+        return change(leaf) if _QKV.search(_slashed(path)) else leaf
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _slashed(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def partition_specs(tree: Any) -> Any:
+    """How each array of a tree is divided, by `PARTITION_RULES`.
+
+    Args:
+      tree: parameters from `split_heads`, or anything that holds such trees, like an optimiser's
+        state; arrays or `jax.ShapeDtypeStruct`.
+
+    Raises:
+      ValueError: an array has fewer dimensions than its rule.
+    """
+
+    def spec(path, leaf):
+        name = _slashed(path)
+        found = next(spec for pattern, spec in PARTITION_RULES if re.search(pattern, name))
+        if len(found) > np.ndim(leaf):
+            raise ValueError(f"{name} has shape {np.shape(leaf)} and cannot be divided as {found}")
+        return found
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """The `NamedSharding` of each array of a tree, as for `partition_specs`.
+
+    Raises:
+      InputError: an axis of the mesh does not divide a dimension.
+    """
+
+    def sharding(path, leaf, spec):
+        for size, axis in zip(np.shape(leaf), spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise InputError(
+                    f"{_slashed(path)} has shape {np.shape(leaf)}: {axis}={mesh.shape[axis]} does "
+                    f"not divide {size}"
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, tree, partition_specs(tree))
+
+
+def place_params(config: SamConfig, params: Params, mesh: Mesh) -> Params:
+    """Parameters divided over `model`, the same along `data`, as `encode_images` takes them.
+
+    Raises:
+      InputError: the mesh does not fit the configuration (`check_mesh`).
+    """
+    check_mesh(config, mesh)
+    params = split_heads(config, params)
+    return jax.device_put(params, shardings(params, mesh))
+
+
+def encode_images(
+    model: Sam, mesh: Mesh, params: Params, images: Float[Array, "B H W 3"]
+) -> Float[Array, "B h w C"]:
+    """`Sam.encode_image` over a mesh: images over `data`, heads and MLPs over `model`.
+
+    Along `data` nothing is exchanged; along `model`, two sums over devices in each block.
+
+    Args:
+      model: the architecture.
+      mesh: from `make_mesh`.
+      params: from `place_params`.
+      images: as for `Sam.encode_image`; as many as `data`, or a multiple.
+    """
+    part = model.clone(model_axis=MODEL) if mesh.shape[MODEL] > 1 else model
+
+    def encode(params, images):
+        return part.apply(join_heads(params), images, method="encode_image")
+
+    run = over(mesh, encode, (partition_specs(params), P(DATA)), P(DATA))
+    return cast(jax.Array, run(params, images))
+
+
+def decode(
+    model: Sam,
+    mesh: Mesh,
+    params: Params,
+    image_embedding: Float[Array, "B h w C"],
+    prompts: Prompts,
+    multimask: bool = True,
+    *,
+    by_image: bool = False,
+) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
+    """`models.sam.decode_prompts` over all devices of a mesh; they exchange nothing.
+
+    Args:
+      model: the architecture.
+      mesh: from `make_mesh`.
+      params: from `place_params`.
+      image_embedding: as for `Sam.decode`.
+      prompts: likewise.
+      multimask: three masks a prompt, or one; static.
+      by_image: divide the images, which must be a multiple of the devices, instead of the prompts
+        of each, which otherwise must be.
+    """
+
+    def one(params, image_embedding, prompts):
+        return decode_prompts(model, params, image_embedding, prompts, multimask)
+
+    divided = P(ALL) if by_image else P(None, ALL)
+    # The decoder uses none of the parameters that are divided: each device passes its own part by.
+    specs = (partition_specs(params), P(ALL) if by_image else P(), divided)
+    return over(mesh, one, specs, divided)(params, image_embedding, prompts)
+
+
+def over(mesh: Mesh, function: Any, in_specs: Any, out_specs: Any) -> Any:
+    """The function of each device's part, as one of the whole (`jax.shard_map`)."""
+    # Unchecked: Pallas kernels do not say along which axes their results differ.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
