@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -368,7 +369,11 @@ def _read_arrays(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
     directory = (path / "params").absolute()
     # Orbax and TensorStore raise whatever they meet in a damaged file: no list of types is whole.
     try:
-        with ocp.PyTreeCheckpointer() as reader:
+        # Of several processes of one program, each reads for itself: none waits for the others.
+        this = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             metadata = flatten_dict(reader.metadata(directory).item_metadata.tree, sep="/")
             _check_metadata(path, directory, metadata, shapes)
             restore = unflatten_dict(

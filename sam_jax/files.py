@@ -54,11 +54,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def try_lock(file: BinaryIO) -> bool:
+def try_lock(file: BinaryIO, shared: bool = False) -> bool:
     """Takes a file's lock, unless it is taken; the system releases it however this process ends.
 
     True where the file system has no locks, as some network file systems: work that is done twice
     at once there is no worse than without asking.
+
+    Args:
+      file: open for writing; for reading if shared.
+      shared: others may have it shared at the same time (on Windows, they may not).
 
     Raises:
       OSError: anything but that the lock is taken.
@@ -71,7 +75,8 @@ def try_lock(file: BinaryIO) -> bool:
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:

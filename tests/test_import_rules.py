@@ -67,8 +67,17 @@ ALLOWED = {
         "segmenter",
         "converter",
     },
+    "bench": {
+        "configs",
+        "types",
+        "models",
+        "preprocess",
+        "checkpoints",
+        "registry",
+        "segmenter",
+    },
     "converter": set(),
-    "convert": {"configs", "types", "models", "checkpoints"},
+    "convert": {"configs", "types", "models", "checkpoints", "bench"},
 }
 # The package itself and the command line may use everything.
 FREE = {"__init__", "cli"}

@@ -1,20 +1,31 @@
 """`sam-jax encode`: images to embeddings, kept for later prompts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sam_jax.cli.distributed_options import Hosts, check_folder, distributed_options
+from sam_jax.cli.folder_index import (
+    EMBEDDINGS_INDEX,
+    FolderResult,
+    check_index,
+    is_index,
+    together,
+    write_index,
+)
 from sam_jax.cli.folder_run import (
     ReadImage,
     content_id,
     images_of,
-    own_folder,
     raise_failures,
     reading_ahead,
     remove_leftovers,
+    show_failures,
 )
+from sam_jax.cli.hosts import own_share
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -54,47 +65,109 @@ if TYPE_CHECKING:
     help="Images at once; more is faster on an accelerator.",
 )
 @dtype_option
+@distributed_options
 def encode(
-    source: Path, output: Path, checkpoint: str | None, resume: bool, batch_size: int, dtype: str
+    source: Path,
+    output: Path,
+    checkpoint: str | None,
+    resume: bool,
+    batch_size: int,
+    dtype: str,
+    hosts: Hosts | None,
 ) -> None:
     """Encodes IMAGE, or every image directly inside DIR, so that prompts on it are quick.
 
     Use the files with `sam-jax segment IMAGE --embedding F` or `ImageEmbedding.load`. Images that
-    cannot be read are listed, the others are done, and the exit status is 2.
+    cannot be read are listed, the others are done, and the exit status is 2. Of a folder,
+    index_of_embeddings.json lists all.
     """
+    check_folder(source, hosts)
     images = images_of(source)
     path = find_checkpoint(checkpoint)
     check_output_folder(output)
-    with own_folder(output):
+    index = output / EMBEDDINGS_INDEX
+    if source.is_dir():
+        check_index(index)
+    task = ["encode", [image.name for image in images], path.name, dtype, batch_size]
+    with own_share(output, hosts, task) as share:
+        mine = share.of(images)
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
-        made_with = {"fingerprint": segmenter.fingerprint, "dtype": dtype}
-        left = [image for image in images if not (resume and _is_done(output, image, made_with))]
-        remove_leftovers(output, [_embedding_path(output, image).name for image in left])
-        failures = _encode_all(segmenter, left, output, batch_size, dtype)
-    done, skipped = len(left) - len(failures), len(images) - len(left)
-    if len(images) == 1 and failures:
-        raise failures[0]
-    already = f", {skipped} were there already" if skipped else ""
-    click.echo(f"{output}: {done} of {len(images)} images encoded{already}")
-    raise_failures(failures, len(images), "encoded")
+        result = _encode_share(segmenter, mine, images, output, resume, batch_size, dtype)
+        if share.index == 0:
+            remove_leftovers(output, [index.name])
+        try:
+            parts = share.hand_in(vars(result))
+        except InputError:
+            show_failures(result.failures())
+            raise
+        if parts:
+            result = together(parts)
+            if source.is_dir():
+                write_index(index, images, result)
+    if result.total == 1 and result.failed:
+        raise result.failures()[0]
+    click.echo(f"{share}: {result.counts('encoded')}")
+    raise_failures(result.failures(), result.total, "encoded")
+
+
+def _encode_share(
+    segmenter: "Segmenter",
+    mine: Sequence[Path],
+    images: Sequence[Path],
+    output: Path,
+    resume: bool,
+    batch_size: int,
+    dtype: str,
+) -> FolderResult:
+    """Encodes this process's images, `mine` of all, but those that are done."""
+    made_with = {"fingerprint": segmenter.fingerprint, "dtype": dtype}
+    done = {image: _done_from(output, image, made_with) if resume else None for image in mine}
+    left = [image for image, sha256 in done.items() if sha256 is None]
+    others = set(images) - set(mine)
+    remove_leftovers(
+        output,
+        [_embedding_path(output, image).name for image in left],
+        [_embedding_path(output, image).name for image in others],
+    )
+    if left:
+        _remove_outdated_index(output)
+    encoded, failures = _encode_all(segmenter, left, output, batch_size, dtype)
+    made_from = {**{image: sha256 for image, sha256 in done.items() if sha256}, **encoded}
+    return FolderResult(
+        len(left),
+        {
+            image.name: {"result": _embedding_path(output, image).name, "image_sha256": sha256}
+            for image, sha256 in made_from.items()
+        },
+        {image.name: str(error) for image, error in failures.items()},
+    )
+
+
+def _remove_outdated_index(output: Path) -> None:
+    """What is written from here on, it does not know."""
+    path = output / EMBEDDINGS_INDEX
+    with suppress(FileNotFoundError):
+        if is_index(path):
+            path.unlink()
 
 
 def _encode_all(
     segmenter: "Segmenter", images: Sequence[Path], output: Path, batch_size: int, dtype: str
-) -> list[InputError]:
-    failures: list[InputError] = []
+) -> tuple[dict[Path, str], dict[Path, InputError]]:
+    """The SHA-256 of each image's file that is encoded, and why others cannot be."""
+    encoded: dict[Path, str] = {}
+    failures: dict[Path, InputError] = {}
     with ProgressBar("encoding", "images", len(images)) as progress:
-        done = 0
         for batch in _batches(images, batch_size, failures):
             embeddings = segmenter.encode([reading.pixels for _, reading in batch])
             assert isinstance(embeddings, list)
             for (image, reading), embedding in zip(batch, embeddings, strict=True):
                 about = {"image_sha256": reading.sha256, "dtype": dtype}
                 _save(embedding, _embedding_path(output, image), about)
-            done += len(batch)
-            progress.update(done + len(failures))
-    return failures
+                encoded[image] = reading.sha256
+            progress.update(len(encoded) + len(failures))
+    return encoded, failures
 
 
 def _save(embedding: "ImageEmbedding", path: Path, about: Mapping[str, str]) -> None:
@@ -107,14 +180,14 @@ def _save(embedding: "ImageEmbedding", path: Path, about: Mapping[str, str]) -> 
 
 
 def _batches(
-    images: Sequence[Path], size: int, failures: list[InputError]
+    images: Sequence[Path], size: int, failures: dict[Path, InputError]
 ) -> Iterator[list[tuple[Path, ReadImage]]]:
-    """Images read, so many at a time; why others cannot be is appended to `failures`."""
+    """Images read, so many at a time; why others cannot be goes to `failures`."""
     batch: list[tuple[Path, ReadImage]] = []
     with reading_ahead(images) as readings:
         for image, reading in readings:
             if isinstance(reading, InputError):
-                failures.append(reading)
+                failures[image] = reading
             else:
                 batch.append((image, reading))
             if len(batch) == size:
@@ -129,16 +202,17 @@ def _embedding_path(output: Path, image: Path) -> Path:
     return output / f"{image.name}.npz"
 
 
-def _is_done(output: Path, image: Path, made_with: Mapping[str, str]) -> bool:
-    """Whether the embedding of this very image by this model is there, undamaged."""
+def _done_from(output: Path, image: Path, made_with: Mapping[str, str]) -> str | None:
+    """The SHA-256 of the image if the embedding of it by this model is there, undamaged."""
     from sam_jax.embeddings import load_with_about
 
     path = _embedding_path(output, image)
     if not path.is_file():
-        return False
+        return None
     try:
         embedding, about = load_with_about(path)
     except InputError:
-        return False
-    wanted = {**made_with, "image_sha256": content_id(image)}
-    return {"fingerprint": embedding.fingerprint, **about} == wanted
+        return None
+    sha256 = content_id(image)
+    wanted = {**made_with, "image_sha256": sha256}
+    return sha256 if {"fingerprint": embedding.fingerprint, **about} == wanted else None

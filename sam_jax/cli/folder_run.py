@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Images that are read, or being read, while another is worked on.
 _WAITING = 2
 _LOCK = ".sam-jax.lock"
+_TAKEN = "another run is writing to {}; wait for its end, or choose another --output"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,28 @@ def images_of(source: Path) -> list[Path]:
     return list_images(source) if source.is_dir() else [source]
 
 
+def lock_file(folder: Path, part: int | None = None) -> Path:
+    """What a run holds locked in the folder it writes to; `part` is of a run of many processes."""
+    return folder / (_LOCK if part is None else f".sam-jax.{part}.lock")
+
+
+def done_file(folder: Path, part: int) -> Path:
+    """What the process that did a part leaves for process 0."""
+    return folder / f".sam-jax.{part}.done"
+
+
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
+def own_folder(folder: Path, part: int | None = None) -> Iterator[BinaryIO]:
     """Makes a folder to write to, and keeps other runs out of it until the block ends.
 
     What a run that was killed left locked is free again. A folder that stays empty goes.
+
+    Args:
+      folder: to write to.
+      part: of a run of many processes, each of which has one; None keeps all of them out.
+
+    Returns:
+      The lock's file, open to append to.
 
     Raises:
       InputError: another run has it.
@@ -60,16 +78,18 @@ def own_folder(folder: Path) -> Iterator[None]:
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK
+    path = lock_file(folder, part)
     try:
         with open(path, "ab") as file:
             if not try_lock(file) or not _is_at(path, file.fileno()):
-                raise InputError(
-                    f"another run is writing to {folder}; wait for its end, or choose another "
-                    "--output"
-                )
+                raise InputError(_TAKEN.format(folder))
             try:
-                yield
+                # After this one is locked: of two kinds that start at once, one at least sees it.
+                if part is None:
+                    keep_out_parts(folder)
+                else:
+                    _keep_out(lock_file(folder))
+                yield file
             finally:
                 # Before it is free: later, it might be the next run's already.
                 with suppress(OSError):
@@ -80,6 +100,34 @@ def own_folder(folder: Path) -> Iterator[None]:
                 path.unlink()
         if made and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def keep_out_parts(folder: Path, first: int = 0) -> None:
+    """Refuses a folder where a process does a part of this number or a later one.
+
+    What processes that were killed have left there goes.
+
+    Raises:
+      InputError: there is one.
+    """
+    matches = (re.fullmatch(r"\.sam-jax\.(\d+)\.(lock|done)", name) for name in os.listdir(folder))
+    found = [(int(match[1]), folder / match[0]) for match in matches if match]
+    later = [path for number, path in found if number >= first]
+    # Results last: they go only if nobody waits for them.
+    for path in sorted(later, key=lambda path: path.suffix == ".done"):
+        if path.suffix == ".lock":
+            _keep_out(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _keep_out(path: Path) -> None:
+    """Refuses a folder where a run has this lock; one that was killed has it no more."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        # Shared, so that the processes of one run do not see each other looking.
+        if not try_lock(file, shared=True):
+            raise InputError(_TAKEN.format(path.parent))
+        path.unlink()
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -153,12 +201,13 @@ def read_with_id(image: Path) -> ReadImage:
     return ReadImage(pixels, sha256)
 
 
-def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+def remove_leftovers(folder: Path, names: Iterable[str], others: Iterable[str] = ()) -> None:
     """Removes what runs that were killed left beside files of these names, half-written.
 
-    They are named as `written_aside` names them; some are folders.
+    They are named as `written_aside` names them; some are folders. What might be beside one of
+    the `others`, which another process may be writing, stays.
     """
-    starts = {name_start(name) for name in names}
+    starts = {name_start(name) for name in names} - {name_start(name) for name in others}
     hidden = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
     for path in folder.iterdir() if folder.is_dir() else ():
         match = hidden.fullmatch(path.name)

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam_jax.cli.distributed_options import Hosts, check_folder, distributed_options
+from sam_jax.cli.folder_index import (
+    MASKS_INDEX,
+    FolderResult,
+    check_index,
+    together,
+    write_index,
+)
 from sam_jax.cli.folder_run import (
     images_of,
-    own_folder,
     raise_failures,
     read_with_id,
     reading_ahead,
@@ -28,7 +35,8 @@ from sam_jax.cli.generated_files import (
     write_instances,
 )
 from sam_jax.cli.generation_options import chosen_options, generation_options
-from sam_jax.cli.generation_run import GenerationRun
+from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
+from sam_jax.cli.hosts import Share, own_share
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -41,6 +49,7 @@ from sam_jax.errors import InputError
 
 if TYPE_CHECKING:
     from sam_jax.automatic.options import GenerateOptions
+    from sam_jax.segmenter import Segmenter
 
 
 @click.command(short_help="Masks of everything in images.")
@@ -91,6 +100,7 @@ if TYPE_CHECKING:
     help="Use what `sam-jax encode` wrote there with the same checkpoint; images without an "
     "embedding are encoded.",
 )
+@distributed_options
 @generation_options
 def generate(
     source: Path,
@@ -104,52 +114,68 @@ def generate(
     overlay: bool | None,
     ids: bool,
     embeddings: Path | None,
+    hosts: Hosts | None,
     **knobs: Any,
 ) -> None:
     """Finds everything in IMAGE, or in every image directly inside DIR.
 
     An image's JSON file is written last and says that the image is finished; with --resume a run
     that was stopped goes on where it was. Images that cannot be read are listed, the others are
-    done, and the exit status is 2.
+    done, and the exit status is 2. Of a folder, index_of_masks.json lists all.
     """
     options = chosen_options(preset, knobs)
     endings = {LABELS: "labels"} if "png" in formats else {}
     if overlay or (overlay is None and not source.is_dir()):
         endings[OVERLAY] = OVERLAY_WITH_IDS if ids else "overlay"
     _check_combination(options, formats, simplify, ids and OVERLAY not in endings, embeddings)
+    check_folder(source, hosts)
     images = images_of(source)
     instances = [kind for kind in INSTANCES if kind in formats]
-    check_names(images, output, [INSTANCES[kind] for kind in instances])
+    of_all = [INSTANCES[kind] for kind in instances] + ([MASKS_INDEX] if source.is_dir() else [])
+    check_names(images, output, of_all)
     path = find_checkpoint(checkpoint)
     options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
-    with own_folder(output):
+    # What must be the same for all processes of a run.
+    task: list[Any] = [
+        "generate",
+        [image.name for image in images],
+        path.name,
+        dtype,
+        endings,
+        of_all,
+    ]
+    task += [simplify, embeddings is None, {k: str(v) for k, v in vars(options).items()}]
+    written: list[Path] = []
+    with own_share(output, hosts, task) as share:
+        mine = share.of(images)
         check_instances(output, instances)
-        earlier = {image: earlier_result(output, image, resume, endings) for image in images}
-        names = [f"{image.stem}.json" for image in images]
-        remove_leftovers(output, [*names, *INSTANCES.values()])
+        if source.is_dir():
+            check_index(output / MASKS_INDEX)
+        earlier = {image: earlier_result(output, image, resume, endings) for image in mine}
+        _remove_leftovers(output, mine, images, share.index == 0)
         # A single image is read first: it takes less time than loading the model.
         single = None if source.is_dir() else iter([(source, read_with_id(source))])
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
-        described = {
-            "name": checkpoint or path.name,
-            "model": segmenter.config.name,
-            "fingerprint": segmenter.fingerprint,
-            "dtype": dtype,
-        }
+        described = _described(segmenter, checkpoint or path.name, dtype)
         run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
-        left = run.unfinished() if resume else images
+        left = run.unfinished() if resume else mine
         try:
             with nullcontext(single) if single else reading_ahead(left) as reading:
                 run.do(reading if left else (), len(left))
-            finished = [image for image in images if image not in run.failures]
-            written = _write_instances(output, instances, finished, simplify or 0.0)
+            result = run.result(len(left))
+            parts = share.hand_in(vars(result))
+            if parts:
+                result = together(parts)
+                index = output / MASKS_INDEX if source.is_dir() else None
+                written = _write_of_all(output, instances, index, images, result, simplify or 0.0)
         except InputError:
             show_failures(run.failures.values())
             raise
-    _print_result(run, source, len(left), written)
-    raise_failures(list(run.failures.values()), len(images), "done")
+    done = [*run.pictures(source), f"{source.stem}.json"]
+    _print_result(result, share, source, done, written, embeddings is not None)
+    raise_failures(result.failures(), result.total, "done")
 
 
 def _check_combination(
@@ -187,37 +213,70 @@ def _check_output(output: Path, source: Path, pictures: bool) -> None:
         )
 
 
-def _write_instances(
-    output: Path, kinds: Sequence[str], finished: Sequence[Path], simplify: float
+def _remove_leftovers(
+    output: Path, mine: Sequence[Path], images: Sequence[Path], first: bool
+) -> None:
+    others = set(images) - set(mine)
+    names = [f"{image.stem}.json" for image in mine]
+    names += [*INSTANCES.values(), MASKS_INDEX] if first else []
+    remove_leftovers(output, names, [f"{image.stem}.json" for image in others])
+
+
+def _described(segmenter: "Segmenter", name: str, dtype: str) -> dict[str, str]:
+    model = segmenter.config.name
+    return {"name": name, "model": model, "fingerprint": segmenter.fingerprint, "dtype": dtype}
+
+
+def _write_of_all(
+    output: Path,
+    kinds: Sequence[str],
+    index: Path | None,
+    images: Sequence[Path],
+    result: FolderResult,
+    simplify: float,
 ) -> list[Path]:
+    """Writes what is of all images together; the files of instances."""
+    finished = [image for image in images if image.name in result.images]
     try:
-        return [write_instances(output, kind, finished, simplify) for kind in kinds if finished]
+        written = [write_instances(output, kind, finished, simplify) for kind in kinds if finished]
+        if index:
+            write_index(index, images, result)
     except OSError as error:
         raise InputError(
             f"cannot write to {output}: {error.strerror or error}; the images are finished, so "
             "mend it and go on with --resume"
         ) from error
+    return written
 
 
-def _print_result(run: GenerationRun, source: Path, tried: int, instances: Sequence[Path]) -> None:
-    total, failed = len(run.earlier), len(run.failures)
+def _print_result(
+    result: FolderResult,
+    share: Share,
+    source: Path,
+    files: Sequence[str],
+    instances: Sequence[Path],
+    with_embeddings: bool,
+) -> None:
     if source.is_dir():
-        counts = [f"{tried - failed} of {total} images done"]
-        counts += [f"{total - tried} were there already"] if tried < total else []
-        counts += [f"{failed} failed"] if failed else []
-        click.echo(f"{run.output}: {', '.join(counts)}")
-    elif not failed:
-        already = "" if tried else "  was there already"
-        for name in [*run.pictures(source), f"{source.stem}.json"]:
-            click.echo(f"{run.output / name}{already}")
+        click.echo(f"{share}: {result.counts('done')}")
+    elif not result.failed:
+        already = "" if result.tried else "  was there already"
+        for name in files:
+            click.echo(f"{share.folder / name}{already}")
     for path in instances:
         click.echo(path)
-    if run.embeddings is not None and tried > failed:
-        click.echo(f"embeddings used for {run.embeddings_used} of {tried - failed} images")
-    width = len(str(run.report["candidates"]))
-    for name, count in run.report.items():
+    _print_report(result, with_embeddings)
+
+
+def _print_report(result: FolderResult, with_embeddings: bool) -> None:
+    report = dict(result.report)
+    used, done = report.pop(EMBEDDINGS_USED, 0), result.tried - len(result.failed)
+    if with_embeddings and done:
+        click.echo(f"embeddings used for {used} of {done} images")
+    width = len(str(report.get("candidates", 0)))
+    for name, count in report.items():
         if count or name in ("candidates", "kept"):
             click.echo(f"{count:>{width + 2}} {name}")
-    if run.report and not run.report["kept"]:
-        _, most = max((n, name) for name, n in run.report.items() if name != "candidates")
+    if report and not report["kept"]:
+        _, most = max((n, name) for name, n in report.items() if name != "candidates")
         click.echo(f"no mask is left; most candidates were {most}", err=True)

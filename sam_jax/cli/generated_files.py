@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam_jax.cli.folder_index import MASKS_INDEX, is_index
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
 from sam_jax.files import part_name
@@ -57,11 +58,13 @@ class EarlierResult:
       made_from: what identifies the files that they were made from.
       pictures: names of the image's other files that are there, and what each shows; nothing where
         that is not sure.
+      masks: how many there are.
     """
 
     settings: str | None = None
     made_from: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
+    masks: int = 0
 
     def has_pictures(self, pictures: Mapping[str, str]) -> bool:
         """Whether pictures that show this are there."""
@@ -123,9 +126,11 @@ def earlier_result(
         checkpoint, made_from = ours["checkpoint"], dict(ours["made_from"])
         settings = settings_text(checkpoint["fingerprint"], checkpoint["dtype"], ours["options"])
         of_this_name = record["image"]["file_name"] == image.name
+        masks = len(record["annotations"])
     except (TypeError, KeyError, ValueError):
         return EarlierResult(pictures=pictures)
-    return EarlierResult(settings if resume and of_this_name else None, made_from, pictures)
+    kept = settings if resume and of_this_name else None
+    return EarlierResult(kept, made_from, pictures, masks)
 
 
 def _earlier_record(path: Path, resume: bool) -> dict[str, Any]:
@@ -193,11 +198,15 @@ def _is_instances(path: Path) -> bool:
     return not beginning.strip(b"\0") or beginning == _INSTANCES_BEGINNING
 
 
-def _earlier_instances(output: Path) -> list[str]:
+def _earlier_of_all(output: Path) -> list[str]:
+    """The files of all images together, which other masks of one of them would belie."""
     names = []
-    for name in INSTANCES.values():
+    for name, is_ours in (
+        *((name, _is_instances) for name in INSTANCES.values()),
+        (MASKS_INDEX, is_index),
+    ):
         with suppress(OSError):
-            names += [name] if _is_instances(output / name) else []
+            names += [name] if is_ours(output / name) else []
     return names
 
 
@@ -295,7 +304,7 @@ def _outdated(
         return [*replaced.pictures]
     # Without pictures, the new JSON takes the place of the old one at once.
     last = [name] if pictures or replaced.pictures else []
-    return [*_earlier_instances(output), *replaced.pictures, *last]
+    return [*_earlier_of_all(output), *replaced.pictures, *last]
 
 
 @contextmanager

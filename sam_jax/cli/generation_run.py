@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam_jax.cli.folder_index import FolderResult
 from sam_jax.cli.folder_run import ReadImage, Reading, content_id
 from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
 from sam_jax.cli.loading import load_embedding
@@ -19,6 +20,8 @@ from sam_jax.version import __version__
 if TYPE_CHECKING:
     from sam_jax.automatic.options import GenerateOptions
     from sam_jax.segmenter import Segmenter
+
+EMBEDDINGS_USED = "embeddings used"
 
 
 @dataclass
@@ -34,8 +37,9 @@ class GenerationRun:
       embeddings: the folder of saved embeddings, if there is one.
       earlier: what there is of each image.
       failures: the images that could not be done, and why.
-      report: how many candidates there were, and how many of them each filter dropped.
-      embeddings_used: how many were there.
+      report: how many candidates there were, how many of them each filter dropped, and how many
+        embeddings were used.
+      index: what the index says of the images that were done.
     """
 
     segmenter: "Segmenter"
@@ -47,7 +51,7 @@ class GenerationRun:
     earlier: Mapping[Path, EarlierResult]
     failures: dict[Path, InputError] = field(default_factory=dict)
     report: Counter[str] = field(default_factory=Counter)
-    embeddings_used: int = 0
+    index: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Grids of points cannot be typed.
@@ -114,6 +118,22 @@ class GenerationRun:
             )
             raise
 
+    def result(self, tried: int) -> FolderResult:
+        """What became of all images, of which so many were tried."""
+        finished = (image for image in self.earlier if image not in self.failures)
+        return FolderResult(
+            tried,
+            {image.name: self._index_entry(image) for image in finished},
+            {image.name: str(error) for image, error in self.failures.items()},
+            dict(self.report),
+        )
+
+    def _index_entry(self, image: Path) -> dict[str, Any]:
+        if image in self.index:
+            return self.index[image]
+        earlier = self.earlier[image]
+        return _index_entry(image, earlier.masks, earlier.made_from)
+
     def pictures(self, image: Path) -> dict[str, str]:
         """Names of the pictures to draw of an image, and what each shows."""
         return {image.stem + ending: shows for ending, shows in self.endings.items()}
@@ -138,6 +158,7 @@ class GenerationRun:
         }
         replaced = None if known else earlier
         write_image(self.output, image, reading.pixels, records, entry, pictures, replaced)
+        self.index[image] = _index_entry(image, len(records), made_from)
 
     def _embedding(self, image: Path) -> Path | None:
         path = self.embeddings and self.embeddings / f"{image.name}.npz"
@@ -169,8 +190,8 @@ class GenerationRun:
             masks = self.segmenter.generate_masks(source, **vars(self.options))
         except InputError as error:
             raise InputError(f"{embedding or image}: {error}") from error
-        self.embeddings_used += embedding is not None
         self.report.update(masks.report)
+        self.report[EMBEDDINGS_USED] += embedding is not None
         # What has no pixel has no place in any format, and must not count in ids and labels.
         records = [record for record in masks.records("coco_rle") if record["area"]]
         return records, masks.report
@@ -181,3 +202,10 @@ def _made_from(image_sha256: str | None, embedding: Path | None) -> dict[str, st
     # An embedding that cannot be read is not none.
     embedding_sha256 = None if embedding is None else content_id(embedding) or "unreadable"
     return {"image_sha256": image_sha256, "embedding_sha256": embedding_sha256}
+
+
+def _index_entry(
+    image: Path, masks: int, made_from: Mapping[str, str | None]
+) -> dict[str, str | int | None]:
+    sha256 = made_from["image_sha256"]
+    return {"result": f"{image.stem}.json", "masks": masks, "image_sha256": sha256}

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from sam_jax.cli.bench import bench
 from sam_jax.cli.compiled_programs import keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
@@ -120,7 +121,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (segment, generate, encode, convert, download, info):
+for command in (segment, generate, encode, convert, download, info, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.configs import ImageEncoderConfig
-from sam_jax.models.layers import Dense, LayerNorm, MLPBlock
+from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, materialize
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -76,31 +76,34 @@ class Attention(nn.Module):
         heads = _share(self.num_heads, self.model_axis)
         grid_hw = (window, window) if window else size_hw
         tables = []
-        for axis, size, table_size in zip("hw", grid_hw, self.table_size_hw, strict=True):
+        for axis, table_size in zip("hw", self.table_size_hw, strict=True):
             shape = (2 * table_size - 1, head_dim)
             table = self.param(f"rel_pos_{axis}", nn.initializers.zeros, shape, jnp.float32)
             # NumPy parameters that a user's jit closes over cannot be indexed by its tracers.
-            tables.append(relative_positions(jnp.asarray(table), size).astype(self.dtype))
+            tables.append(jnp.asarray(table))
         project = Dense(3 * heads * head_dim, dtype=self.dtype, name="qkv")
-        implementation = self.implementation or chosen_implementation(*grid_hw, head_dim)
-        if not window:
-            x = project(x)
-        elif implementation == "tpu":
-            from sam_jax.ops.attention_tpu import padded_hw
-
-            # The kernel wants more columns, which are cheapest to add before the projection.
-            x = project(partition_windows(x, window, columns=padded_hw(*grid_hw)[1]))
-        else:
-            # Padding that is zeros before the projection is its bias behind it.
-            fill = project(jnp.zeros(channel, self.dtype))
-            x = partition_windows(project(x), window, fill=fill)
-        qkv = x.reshape(*x.shape[:3], 3, heads, head_dim)
-        out = grid_attention(qkv, *tables, implementation=implementation)
-        out = out.reshape(*out.shape[:3], heads * head_dim)
         combine = Dense(channel, self.dtype, self.model_axis, name="proj")
+        x = project(x)
+        # Padding that is zeros before the projection is its bias behind it.
+        fill = jnp.asarray(project.variables["params"]["bias"], self.dtype)
+        implementation = self.implementation or chosen_implementation(*grid_hw, head_dim)
         if window and implementation == "tpu":
-            # There the join is part of what follows; before the product it would be a copy.
-            return join_windows(combine(out), size_hw)
+            from sam_jax.ops.attention_tpu import window_attention_tpu
+
+            line_h, line_w = (table.astype(self.dtype) for table in tables)
+            x = x.reshape(*x.shape[:3], 3, heads, head_dim)
+            fill = fill.reshape(3, heads, head_dim)
+            out = window_attention_tpu(x, fill, line_h, line_w, window)
+            return combine(out.reshape(*out.shape[:3], heads * head_dim))
+        if window:
+            x = partition_windows(x, window, fill=fill)
+        relative = (
+            relative_positions(table, size).astype(self.dtype)
+            for table, size in zip(tables, grid_hw, strict=True)
+        )
+        qkv = x.reshape(*x.shape[:3], 3, heads, head_dim)
+        out = grid_attention(qkv, *relative, implementation=implementation)
+        out = out.reshape(*out.shape[:3], heads * head_dim)
         return combine(join_windows(out, size_hw) if window else out)
 
 
@@ -129,7 +132,7 @@ class Block(nn.Module):
             self.model_axis,
             name="attn",
         )
-        x = x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x))
+        x = materialize(x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x)))
         hidden = _share(self.config.mlp_dim, self.model_axis)
         mlp = MLPBlock(hidden, dtype=self.dtype, model_axis=self.model_axis, name="mlp")
         return x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x))

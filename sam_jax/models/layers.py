@@ -28,6 +28,15 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.lax.platform_dependent(x, tpu=by_erf, default=by_erfc)
 
 
+def materialize(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The value itself, which XLA's TPU compiler is told to make once and keep.
+
+    Else it may keep every term of a residual stream instead, to add them all up where the sum is
+    used, and fuse two products into one that is slower than both.
+    """
+    return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm over channels; statistics in float32, the variance in two passes as PyTorch's."""
 

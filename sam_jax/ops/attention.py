@@ -16,8 +16,8 @@ QUERY_BLOCK = 256
 # Below this many tokens the whole matrix of logits is small, and one batched product is faster.
 CHUNKED_FROM_TOKENS = 1024
 
-# The formula as it is; a block of queries at a time; a grid at a time; a kernel for TPUs.
-IMPLEMENTATIONS = ("reference", "chunked", "mapped", "tpu")
+# The formula as it is; a block of queries at a time; a grid at a time; kernels for TPUs and GPUs.
+IMPLEMENTATIONS = ("reference", "chunked", "mapped", "tpu", "gpu")
 
 
 def chosen_implementation(height: int, width: int, channel: int) -> str:
@@ -29,6 +29,11 @@ def chosen_implementation(height: int, width: int, channel: int) -> str:
 
         if supports(height, width, channel):
             return "tpu"
+    if platform == "gpu":
+        from sam_jax.ops import attention_gpu
+
+        if attention_gpu.supports(height, width, channel) and attention_gpu.runs_here():
+            return "gpu"
     if height * width >= CHUNKED_FROM_TOKENS:
         return "chunked"
     return "mapped" if platform == "cpu" else "reference"
@@ -84,6 +89,10 @@ def grid_attention(
         from sam_jax.ops.attention_tpu import grid_attention_tpu
 
         return grid_attention_tpu(qkv, relative_h, relative_w)
+    if implementation == "gpu":
+        from sam_jax.ops.attention_gpu import grid_attention_gpu
+
+        return grid_attention_gpu(qkv, relative_h, relative_w)
     raise ValueError(f"implementation {implementation!r} is none of {IMPLEMENTATIONS}")
 
 

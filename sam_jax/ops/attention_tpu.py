@@ -1,236 +1,104 @@
-"""Grid attention with decomposed relative positions as one TPU kernel (Pallas).
+"""Attention with decomposed relative positions as TPU kernels (Pallas): over a grid, in windows.
 
-Logits never leave the chip's vector memory, and the bias costs next to nothing. A TPU multiplies
-tiles of 128 channels whether a head has 64 or 128 of them; the idle channels of a query carry its
-bias for every key row and column, those of a key the one-hot of its row and column. The product
-that gives q.k then adds the bias to it. Where only the rows fit, the columns' bias is added
-to the logits: it repeats with every row of keys.
-
-Heads stay where the projection leaves them, side by side along the channels, so nothing is
-transposed. Two heads of up to 64 channels share a block of 128 lanes; what belongs to the other
-one meets zeros, or is where the bias rides.
+Logits never leave the chip's vector memory, and the bias costs next to nothing: `attention_lanes`
+says how. Windows are cut from the grid, and put back, inside their kernel; outside it they would be
+copies, and every layer from one to the other would have their padding.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-LANES = 128
-# One-hots of a row and of a column must fit one block of lanes.
-MAX_SIDE = 64
-# Tokens of keys whose logits are made at once, of queries in a step of larger grids, and of small
-# grids (windows) taken together: logits of a step stay below 4 MB, and the schedule is full.
-KEY_BLOCK = 1024
-QUERY_BLOCK = 512
+from sam_jax.ops.attention_lanes import (
+    LANES,
+    MAX_SIDE,
+    Layout,
+    attend_grids,
+    key_one_hot,
+    make_layout,
+    offset_table,
+    products,
+)
+from sam_jax.ops.windows import join_windows, partition_windows
+
+# Tokens of small grids taken together: logits of a step stay below 4 MB, and the schedule is full.
 GROUP_TOKENS = 1280
-# Added to the logits of keys that only fill a block: far below any logit, and twice it is finite.
-MASKED = -1e30
 VMEM_BYTES = 64 * 2**20
 
 
-class _Layout(NamedTuple):
-    """How a call is laid out; static.
-
-    `slot` lanes belong to a head. `bias` says where the bias goes: "inline" both axes ride in the
-    head's idle lanes; "split" rows ride, columns are added; "apart" both ride in lanes of their
-    own. A step takes `group` grids, `query_rows` of each, and walks over `key_rows` at a time.
-    """
-
-    size_hw: tuple[int, int]
-    padded_hw: tuple[int, int]
-    channel: int
-    slot: int
-    bias: str
-    group: int
-    query_rows: int
-    key_rows: int
-
-    @property
-    def heads(self) -> int:
-        """Heads in a block of lanes."""
-        return LANES // self.slot
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a padded grid."""
-        return self.padded_hw[0] * self.padded_hw[1]
-
-    @property
-    def one_tile(self) -> bool:
-        """Whether both heads' biases by offset fit one block of lanes side by side."""
-        return self.heads == 1 or (self.bias == "inline" and max(self.padded_hw) <= self.slot // 2)
-
-    def bias_lanes(self, head: int) -> tuple[int, int]:
-        """The first lanes of a head's row and column bias."""
-        if self.bias == "apart":
-            return 0, MAX_SIDE
-        idle = self.channel if self.heads == 1 else self.slot * (1 - head)
-        return idle, idle + self.padded_hw[0] if self.bias == "inline" else 0
-
-
 def supports(height: int, width: int, channel: int) -> bool:
-    """Whether the kernel takes a grid of this size with heads of this many channels."""
+    """Whether the kernels take a grid or window of this size with heads of this many channels."""
     return max(height, width) <= MAX_SIDE and channel <= LANES
 
 
-def padded_hw(height: int, width: int) -> tuple[int, int]:
-    """The size to which the kernel pads a grid at the bottom and right; masked out of attention.
-
-    A caller that makes its tokens in this size saves a copy.
-    """
-    columns = next(size for size in (16, 32, 64) if size >= width)
-    rows = KEY_BLOCK // columns
-    return (height if height <= rows else -(-height // rows) * rows), columns
+def _require_support(height: int, width: int, channel: int) -> None:
+    if not supports(height, width, channel):
+        raise ValueError(
+            f"the TPU kernel takes grids up to {MAX_SIDE}x{MAX_SIDE} and heads up to {LANES} "
+            f"channels, not {height}x{width} and {channel}"
+        )
 
 
-def head_lanes(channel: int) -> int:
-    """The channels to which the kernel pads a head; a caller may make its heads that wide."""
-    return LANES // 2 if channel <= LANES // 2 else LANES
+def _in_blocks(x: Any, layout: Layout) -> Any:
+    """[..., head, channel] with the last axes as whole blocks of lanes, heads in their slots."""
+    fill = [(0, 0)] * (x.ndim - 2)
+    fill += [(0, -x.shape[-2] % layout.heads), (0, layout.slot - layout.channel)]
+    x = jnp.pad(x, fill)
+    return x.reshape(*x.shape[:-2], -1)
 
 
-def _layout(batch: int, height: int, width: int, channel: int) -> _Layout:
-    rows, columns = padded_hw(height, width)
-    tokens = rows * columns
-    small = tokens <= KEY_BLOCK
-    slot = head_lanes(channel)
-    idle = slot if slot < LANES else LANES - channel
-    bias = "inline" if rows + columns <= idle else "split" if slot < LANES else "apart"
-    fitting = [n for n in range(2, batch + 1) if batch % n == 0 and n * tokens <= GROUP_TOKENS]
-    return _Layout(
-        size_hw=(height, width),
-        padded_hw=(rows, columns),
-        channel=channel,
-        slot=slot,
-        bias=bias,
-        group=max(fitting, default=1),
-        query_rows=rows if small else QUERY_BLOCK // columns,
-        key_rows=rows if small else KEY_BLOCK // columns,
+def _out_of_blocks(x: Any, heads: int, layout: Layout) -> Any:
+    """Undoes `_in_blocks`."""
+    return x.reshape(*x.shape[:-1], -1, layout.slot)[..., :heads, : layout.channel]
+
+
+def _cost(layout: Layout, table: Any, grids: int, moved: list[Any]) -> pl.CostEstimate:
+    """What a call is declared to take: its products, and each of its arrays once."""
+    flops, exponentials = products(layout, table)
+    return pl.CostEstimate(
+        flops=grids * flops,
+        transcendentals=grids * exponentials,
+        bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
     )
 
 
-def _offset_table(relative: Any, axis: int, layout: _Layout) -> Any:
-    """The matrix from all channels of a block to each head's bias by offset, key minus query.
-
-    Offset 0 stands where the head's bias starts, negative ones before it, round the corner: turned
-    right by the query's own position, the lanes hold the bias by key position.
-    """
-    size, channel = relative.shape[1:]
-    table = jnp.concatenate([relative[:0:-1, 0], relative[0]]).T
-    tiles = []
-    for head in range(layout.heads):
-        first = head * layout.slot
-        sides = (first, LANES - first - channel), (0, LANES - (2 * size - 1))
-        tiles.append(
-            jnp.roll(jnp.pad(table, sides), layout.bias_lanes(head)[axis] - (size - 1), axis=1)
-        )
-    return sum(tiles[1:], tiles[0]) if layout.one_tile else jnp.concatenate(tiles, axis=1)
+def _grid_kernel(query_ref, key_ref, value_ref, hot_ref, table_ref, out_ref, *, layout):
+    outs = attend_grids(
+        query_ref[...].reshape(-1, LANES),
+        lambda grid, tokens: key_ref[grid, tokens],
+        lambda grid, tokens: value_ref[grid, tokens],
+        hot_ref,
+        table_ref,
+        pl.program_id(2) * layout.query_rows,
+        layout,
+    )
+    for grid, out in enumerate(outs):
+        out_ref[grid] = out.astype(out_ref.dtype)
 
 
-def _one_hot(layout: _Layout) -> np.ndarray:
-    """For every key, ones where queries carry the bias of its row and of its column."""
-    token = np.arange(layout.tokens)
-    out = np.zeros((layout.tokens, LANES), np.float32)
-    for head in range(layout.heads):
-        row, column = layout.bias_lanes(head)
-        out[token, row + token // layout.padded_hw[1]] = 1
-        if layout.bias != "split":
-            out[token, column + token % layout.padded_hw[1]] = 1
-    return out
-
-
-def _biases(query, table_h, table_w, first_row, layout):
-    """For each head, the row and the column bias of a step's queries, in their lanes; else 0."""
-    f32 = jnp.float32
-    rows, columns = layout.query_rows, layout.padded_hw[1]
-    lane = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
-
-    def turned(by_offset, axis):
-        by_offset = by_offset.reshape(layout.group, rows, columns, LANES)
-        first = 0 if axis else first_row
-        return pltpu.roll(by_offset, first, 3, stride=1, stride_axis=1 + axis).reshape(-1, LANES)
-
-    by_head: list[Any] = [[], []]
-    for axis, table in enumerate((table_h, table_w)):
-        by_offset = jnp.dot(query, table, preferred_element_type=f32)
-        tiles = [turned(by_offset[:, i : i + LANES], axis) for i in range(0, table.shape[1], LANES)]
-        for head in range(layout.heads):
-            position = lane - layout.bias_lanes(head)[axis]
-            bias = jnp.where(position < layout.size_hw[axis], tiles[head % len(tiles)], MASKED)
-            inside = (position >= 0) & (position < layout.padded_hw[axis])
-            by_head[head].append(jnp.where(inside, bias, 0.0))
-    return by_head[: layout.heads]
-
-
-def _kernel(query_ref, key_ref, value_ref, hot_ref, table_h_ref, table_w_ref, out_ref, *, layout):
-    dtype = query_ref.dtype
-    columns = layout.padded_hw[1]
-    block, chunk = layout.query_rows * columns, layout.key_rows * columns
-    lane = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
-    query = query_ref[...].reshape(-1, LANES)
-    first_row = pl.program_id(2) * layout.query_rows
-    biases = _biases(query, table_h_ref[...], table_w_ref[...], first_row, layout)
-    scaled = query.astype(jnp.float32) * layout.channel**-0.5
-
-    def attend(grid, head):
-        """One head of one grid: softmax over chunks of keys, rescaled as its maximum grows."""
-        here = slice(grid * block, (grid + 1) * block)
-        row_bias, column_bias = (bias[here] for bias in biases[head])
-        mine = (lane >= head * layout.slot) & (lane < head * layout.slot + layout.channel)
-        riding = row_bias if layout.bias == "split" else row_bias + column_bias
-        if layout.bias == "apart":
-            own = jnp.concatenate([scaled[here].astype(dtype), riding.astype(dtype)], axis=1)
-        else:
-            own = jnp.where(mine, scaled[here], riding).astype(dtype)
-        if layout.bias == "split":
-            for shift in (16, 32, 64):
-                if shift >= columns:
-                    column_bias = column_bias + pltpu.roll(column_bias, shift, 1)
-            column_bias = jnp.concatenate([column_bias] * (chunk // LANES), axis=1)
-        top: Any = None
-        total: Any = None
-        out: Any = None
-        for start in range(0, layout.tokens, chunk):
-            key, hot = key_ref[grid, start : start + chunk], hot_ref[start : start + chunk]
-            apart = layout.bias == "apart"
-            key = jnp.concatenate([key, hot], axis=1) if apart else jnp.where(mine, key, hot)
-            contract = (((1,), (1,)), ((), ()))
-            logits = jax.lax.dot_general(own, key, contract, preferred_element_type=jnp.float32)
-            if layout.bias == "split":
-                logits = logits + column_bias
-            largest = jnp.max(logits, axis=1, keepdims=True)
-            largest = largest if top is None else jnp.maximum(top, largest)
-            weights = jnp.exp(logits - largest)
-            added = jnp.sum(weights, axis=1, keepdims=True)
-            values = value_ref[grid, start : start + chunk]
-            part = jnp.dot(weights.astype(dtype), values, preferred_element_type=jnp.float32)
-            if top is not None:
-                shrink = jnp.exp(top - largest)
-                added, part = added + total * shrink, part + out * shrink
-            top, total, out = largest, added, part
-        return out / total
-
-    for grid in range(layout.group):
-        outs = [attend(grid, head) for head in range(layout.heads)]
-        out = outs[0] if layout.heads == 1 else jnp.where(lane < layout.slot, outs[0], outs[1])
-        out_ref[grid] = out.astype(dtype)
-
-
-def _attend_blocks(qkv, relative_h, relative_w, layout, interpret):
-    """The kernel over [batch, tokens, 3 x blocks x LANES]: queries, keys, values of all heads."""
-    batch, tokens = qkv.shape[:2]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attention(qkv, relative_h, relative_w, interpret):
+    batch, height, width, _, heads, channel = qkv.shape
+    layout = make_layout(height, width, channel)
+    tokens, query_tokens = layout.tokens, layout.query_rows * layout.padded_hw[1]
+    fitting = [n for n in range(2, batch + 1) if batch % n == 0 and n * tokens <= GROUP_TOKENS]
+    layout = layout._replace(group=max(fitting, default=1))
+    fill = [(0, layout.padded_hw[0] - height), (0, layout.padded_hw[1] - width)]
+    qkv = jnp.pad(_in_blocks(qkv, layout), [(0, 0), *fill, (0, 0), (0, 0)])
+    qkv = qkv.reshape(batch, tokens, -1)
     blocks = qkv.shape[2] // (3 * LANES)
-    tables = [
-        _offset_table(relative, axis, layout).astype(qkv.dtype)
-        for axis, relative in enumerate((relative_h, relative_w))
-    ]
-    hot = jnp.asarray(_one_hot(layout), qkv.dtype)
-    query_tokens = layout.query_rows * layout.padded_hw[1]
+
+    def line(relative):
+        return jnp.concatenate([relative[:0:-1, 0], relative[0]])
+
+    table = offset_table((line(relative_h), line(relative_w)), layout).astype(qkv.dtype)
+    hot = jnp.asarray(key_one_hot(layout), qkv.dtype)
+    result = jax.ShapeDtypeStruct((batch, tokens, blocks * LANES), qkv.dtype)
 
     def part(first, length):
         def index(b, n, i):
@@ -238,44 +106,23 @@ def _attend_blocks(qkv, relative_h, relative_w, layout, interpret):
 
         return pl.BlockSpec((layout.group, length, LANES), index)
 
-    whole = [pl.BlockSpec(x.shape, lambda b, n, i: (0, 0)) for x in (hot, *tables)]
-    # As the matrix unit does it: in full tiles, idle channels included.
-    contracted = (2 if layout.bias == "apart" else 1) * LANES
-    heads = batch * blocks * layout.heads
-    flops = 2 * heads * tokens**2 * (contracted + LANES)
-    flops += 2 * batch * blocks * tokens * LANES * sum(table.shape[1] for table in tables)
-    return pl.pallas_call(
-        functools.partial(_kernel, layout=layout),
+    out = pl.pallas_call(
+        functools.partial(_grid_kernel, layout=layout),
         grid=(batch // layout.group, blocks, tokens // query_tokens),
-        in_specs=[part(0, query_tokens), part(1, tokens), part(2, tokens), *whole],
+        in_specs=[part(0, query_tokens), part(1, tokens), part(2, tokens)]
+        + [pl.BlockSpec(x.shape, lambda b, n, i: (0, 0)) for x in (hot, table)],
         out_specs=part(0, query_tokens),
-        out_shape=jax.ShapeDtypeStruct((batch, tokens, blocks * LANES), qkv.dtype),
+        out_shape=result,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"),
             vmem_limit_bytes=VMEM_BYTES,
         ),
-        cost_estimate=pl.CostEstimate(
-            flops=flops,
-            transcendentals=heads * tokens**2,
-            bytes_accessed=4 * batch * tokens * blocks * LANES * qkv.dtype.itemsize,
-        ),
+        cost_estimate=_cost(layout, table, batch * blocks, [qkv, hot, table, result]),
         interpret=interpret,
         name="grid_attention",
-    )(qkv, qkv, qkv, hot, *tables)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _attention(qkv, relative_h, relative_w, interpret):
-    batch, rows, columns, _, heads, lanes = qkv.shape
-    (height, channel), width = relative_h.shape[1:], relative_w.shape[1]
-    layout = _layout(batch, height, width, channel)
-    # Lanes without a head, rows and columns without a token.
-    fill = [(0, layout.padded_hw[0] - rows), (0, layout.padded_hw[1] - columns)]
-    fill += [(0, 0), (0, -heads % layout.heads), (0, layout.slot - lanes)]
-    blocks = jnp.pad(qkv, [(0, 0), *fill]).reshape(batch, layout.tokens, -1)
-    out = _attend_blocks(blocks, relative_h, relative_w, layout, interpret)
-    out = out.reshape(batch, *layout.padded_hw, -1, layout.slot)
-    return out[:, :rows, :columns, :heads, :lanes]
+    )(qkv, qkv, qkv, hot, table)
+    out = out.reshape(batch, *layout.padded_hw, -1)[:, :height, :width]
+    return _out_of_blocks(out, heads, layout)
 
 
 def _forward(qkv, relative_h, relative_w, interpret):
@@ -287,15 +134,7 @@ def _backward(interpret, saved, gradient):
     # Imported here because that module chooses among the implementations, this one included.
     from sam_jax.ops.attention import grid_attention
 
-    def again(qkv, relative_h, relative_w):
-        (height, channel), width = relative_h.shape[1:], relative_w.shape[1]
-        real = qkv[:, :height, :width, ..., :channel]
-        out = grid_attention(real, relative_h, relative_w, implementation="chunked")
-        fill = [
-            (0, whole - some) for whole, some in zip(qkv.shape[1:], real.shape[1:], strict=True)
-        ]
-        return jnp.pad(out, [(0, 0), *fill[:2], *fill[3:]])
-
+    again = functools.partial(grid_attention, implementation="chunked")
     return jax.vjp(again, *saved)[1](gradient)
 
 
@@ -303,35 +142,162 @@ _attention.defvjp(_forward, _backward)
 
 
 def grid_attention_tpu(
-    qkv: Float[Array, "batch rows columns 3 head lanes"],
+    qkv: Float[Array, "batch height width 3 head channel"],
     relative_h: Float[Array, "height height channel"],
     relative_w: Float[Array, "width width channel"],
     *,
     interpret: bool = False,
-) -> Float[Array, "batch rows columns head lanes"]:
+) -> Float[Array, "batch height width head channel"]:
     """Self-attention over a grid, from the projection's output as it is and back in its order.
 
     Args:
-      qkv: unscaled queries, keys and values. What lies beyond the tables' rows, columns and
-        channels is padding: it must be finite, is masked, and is of no meaning in the result.
+      qkv: unscaled queries, keys and values.
       relative_h: from `relative_positions`, for rows: a function of query minus key.
       relative_w: the same for columns.
       interpret: run the kernel's steps in plain JAX, on any platform.
 
     Raises:
-      ValueError: the kernel does not take this size (`supports`), or the padding is not between
-        none and that of `padded_hw` and `head_lanes`.
+      ValueError: the kernel does not take this size (`supports`).
     """
-    (height, channel), width = relative_h.shape[1:], relative_w.shape[1]
-    if not supports(height, width, channel):
-        raise ValueError(
-            f"the TPU kernel takes grids up to {MAX_SIDE}x{MAX_SIDE} and heads up to {LANES} "
-            f"channels, not {height}x{width} and {channel}"
-        )
-    given = qkv.shape[1], qkv.shape[2], qkv.shape[-1]
-    least, most = (height, width, channel), (*padded_hw(height, width), head_lanes(channel))
-    if not all(low <= size <= high for low, size, high in zip(least, given, most, strict=True)):
-        raise ValueError(
-            f"rows, columns and channels {least} come padded to at most {most}, not as {given}"
-        )
+    _require_support(qkv.shape[1], qkv.shape[2], qkv.shape[-1])
     return _attention(qkv, relative_h, relative_w, interpret)
+
+
+def _window_kernel(
+    query_ref, key_ref, value_ref, fill_ref, hot_ref, table_ref, out_ref, *cut_refs, height, layout
+):
+    """One row of windows in one block of lanes.
+
+    `cut_refs` hold it in float32, which alone can be read and written from any column on.
+    """
+    window, columns = layout.size_hw[0], layout.padded_hw[1]
+    width = query_ref.shape[2]
+    inside = jax.lax.broadcasted_iota(jnp.int32, (window, 1, 1), 0)
+    inside = inside < height - pl.program_id(1) * window
+    for i, (ref, cut) in enumerate(zip((query_ref, key_ref, value_ref), cut_refs, strict=False)):
+        fill = fill_ref[i : i + 1].astype(jnp.float32)
+        # What a block reads below the grid is undefined.
+        cut[:window, :width] = jnp.where(inside, ref[0].astype(jnp.float32), fill)
+        cut[:window, width:] = jnp.broadcast_to(fill, (window, cut.shape[1] - width, LANES))
+        if layout.padded_hw[0] > window:
+            cut[window:] = jnp.zeros((layout.padded_hw[0] - window, *cut.shape[1:]), jnp.float32)
+
+    def windows_of(cut):
+        starts = range(0, layout.group * window, window)
+        return [
+            cut[:, start : start + columns].reshape(-1, LANES).astype(query_ref.dtype)
+            for start in starts
+        ]
+
+    query, key, value = map(windows_of, cut_refs[:3])
+    outs = attend_grids(
+        jnp.concatenate(query),
+        lambda grid, tokens: key[grid][tokens],
+        lambda grid, tokens: value[grid][tokens],
+        hot_ref,
+        table_ref,
+        0,
+        layout,
+    )
+    joined = cut_refs[3]
+    for grid, out in enumerate(outs):
+        out = out.reshape(-1, columns, LANES)[:window]
+        # From left to right: what a window has too many columns, the next one overwrites.
+        joined[:, grid * window : grid * window + columns] = out
+    out_ref[0] = joined[:, :width].astype(out_ref.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _windows(qkv, fill, line_h, line_w, window, interpret):
+    batch, height, width, _, heads, channel = qkv.shape
+    layout = make_layout(window, window, channel)
+    rows, count = -(-height // window), -(-width // window)
+    layout = layout._replace(group=count, query_rows=layout.padded_hw[0])
+    qkv = _in_blocks(qkv, layout)
+    blocks = qkv.shape[-1] // LANES
+    qkv = qkv.reshape(batch, height, width, -1)
+    fill = _in_blocks(fill, layout)
+    table = offset_table((line_h[::-1], line_w[::-1]), layout).astype(qkv.dtype)
+    hot = jnp.asarray(key_one_hot(layout), qkv.dtype)
+    result = jax.ShapeDtypeStruct((batch, height, width, blocks * LANES), qkv.dtype)
+
+    def part(first):
+        return pl.BlockSpec(
+            (1, window, width, LANES), lambda b, r, n: (b, r, 0, first * blocks + n)
+        )
+
+    # Loads and stores take whole groups of eight columns.
+    span = -(-max(width + 1, (count - 1) * window + layout.padded_hw[1]) // 8) * 8
+    cut = pltpu.VMEM((layout.padded_hw[0], span, LANES), jnp.float32)
+    out = pl.pallas_call(
+        functools.partial(_window_kernel, height=height, layout=layout),
+        grid=(batch, rows, blocks),
+        in_specs=[part(0), part(1), part(2), pl.BlockSpec((3, LANES), lambda b, r, n: (0, n))]
+        + [pl.BlockSpec(x.shape, lambda b, r, n: (0, 0)) for x in (hot, table)],
+        out_specs=part(0),
+        out_shape=result,
+        scratch_shapes=[cut] * 3 + [pltpu.VMEM((window, span, LANES), jnp.float32)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",) * 3,
+            vmem_limit_bytes=VMEM_BYTES,
+        ),
+        cost_estimate=_cost(
+            layout, table, batch * rows * count * blocks, [qkv, fill, hot, table, result]
+        ),
+        interpret=interpret,
+        name="window_attention",
+    )(qkv, qkv, qkv, fill, hot, table)
+    return _out_of_blocks(out, heads, layout)
+
+
+def _windows_forward(qkv, fill, line_h, line_w, window, interpret):
+    return _windows(qkv, fill, line_h, line_w, window, interpret), (qkv, fill, line_h, line_w)
+
+
+def _windows_backward(window, interpret, saved, gradient):
+    """Recomputes through the reference version; a window's logits are few."""
+    from sam_jax.ops.attention import grid_attention, relative_positions
+
+    def again(qkv, fill, line_h, line_w):
+        size_hw, head_channel = qkv.shape[1:3], qkv.shape[3:]
+        x = qkv.reshape(*qkv.shape[:3], -1)
+        x = partition_windows(x, window, fill=fill.reshape(-1))
+        tables = (relative_positions(line, window) for line in (line_h, line_w))
+        out = grid_attention(
+            x.reshape(*x.shape[:3], *head_channel), *tables, implementation="reference"
+        )
+        out = join_windows(out.reshape(*out.shape[:3], -1), size_hw)
+        return out.reshape(*qkv.shape[:3], *head_channel[1:])
+
+    return jax.vjp(again, *saved)[1](gradient)
+
+
+_windows.defvjp(_windows_forward, _windows_backward)
+
+
+def window_attention_tpu(
+    qkv: Float[Array, "batch height width 3 head channel"],
+    fill: Float[Array, "3 head channel"],
+    line_h: Float[Array, "offsets channel"],
+    line_w: Float[Array, "offsets channel"],
+    window: int,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "batch height width head channel"]:
+    """Self-attention within windows of a grid, which are cut and joined inside the kernel.
+
+    Equals `grid_attention` between `partition_windows` and `join_windows`.
+
+    Args:
+      qkv: unscaled queries, keys and values of the whole grid.
+      fill: what a token of the padding at the bottom and right holds.
+      line_h: for rows, one row for every offset query - key within a window, from the least up.
+      line_w: the same for columns.
+      window: rows and columns of a window.
+      interpret: run the kernel's steps in plain JAX, on any platform.
+
+    Raises:
+      ValueError: the kernel does not take such windows (`supports`).
+    """
+    _require_support(window, window, qkv.shape[-1])
+    return _windows(qkv, fill, line_h, line_w, window, interpret)

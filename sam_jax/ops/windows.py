@@ -9,8 +9,7 @@ def partition_windows(
     window: int,
     *,
     fill: Float[Array, " channel"] | None = None,
-    columns: int | None = None,
-) -> Float[Array, "windows {window} _ channel"]:
+) -> Float[Array, "windows {window} {window} channel"]:
     """Cuts the grid into windows, row by row; the bottom and right are padded.
 
     The padding takes part in attention, as in the original.
@@ -19,8 +18,6 @@ def partition_windows(
       x: the grid.
       window: rows and columns of a window.
       fill: what a token of the padding holds; zeros if left out.
-      columns: columns that each window has in the result, the further ones zeros of no meaning;
-        `window` if left out.
     """
     batch, height, width, channel = x.shape
     rows, count = -(-height // window), -(-width // window)
@@ -32,17 +29,15 @@ def partition_windows(
         )
         x = jnp.where(inside[..., None], x, fill)
     x = x.reshape(batch, rows, window, count, window, channel)
-    if columns is not None:
-        x = jnp.pad(x, ((0, 0),) * 4 + ((0, columns - window), (0, 0)))
-    return x.swapaxes(2, 3).reshape(batch * rows * count, window, -1, channel)
+    return x.swapaxes(2, 3).reshape(batch * rows * count, window, window, channel)
 
 
 def join_windows(
-    windows: Float[Array, "windows window _ channel"], size_hw: tuple[int, int]
+    windows: Float[Array, "windows window window channel"], size_hw: tuple[int, int]
 ) -> Float[Array, "batch height width channel"]:
     """Puts windows from `partition_windows` back into a grid of `size_hw`; drops the padding."""
     window, channel = windows.shape[1], windows.shape[3]
     rows, columns = -(-size_hw[0] // window), -(-size_hw[1] // window)
-    x = windows[:, :, :window].reshape(-1, rows, columns, window, window, channel).swapaxes(2, 3)
+    x = windows.reshape(-1, rows, columns, window, window, channel).swapaxes(2, 3)
     x = x.reshape(-1, rows * window, columns * window, channel)
     return x[:, : size_hw[0], : size_hw[1]]

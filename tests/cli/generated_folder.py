@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from sam_jax.cli.folder_index import MASKS_INDEX
 from sam_jax.formats.rle import decode_rle
 from sam_jax.formats.sa1b import read_sa1b
 
@@ -32,7 +33,8 @@ def snapshot(folder):
 
 
 def names(folder=OUT):
-    return sorted(path.name for path in folder.iterdir())
+    """Without the index, which every run of a folder writes."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MASKS_INDEX)
 
 
 def masks_of(path):

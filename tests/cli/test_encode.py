@@ -1,6 +1,6 @@
 """`sam-jax encode`: one embedding a file, the good ones done whatever the others are."""
 
-import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from generated_folder import full_disk
 from PIL import Image
 
 from sam_jax import ImageEmbedding, Segmenter, embeddings
 from sam_jax.cli import encode as encode_module
+from sam_jax.cli.folder_index import EMBEDDINGS_INDEX
 from sam_jax.cli.main import main
+from sam_jax.embeddings import load_with_about
 
 
 @pytest.fixture
@@ -27,7 +30,8 @@ def photos(folder):
 
 
 def outputs():
-    return sorted(path.name for path in Path("out").iterdir())
+    """Without the index, which every run of a folder writes."""
+    return sorted(path.name for path in Path("out").iterdir() if path.name != EMBEDDINGS_INDEX)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -57,7 +61,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_done(photos, checkpoint):
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 2
     assert outputs() == ["a.jpg.npz", "a.png.npz", "b.webp.npz"]
-    assert result.stdout == "out: 3 of 5 images encoded\n"
+    assert result.stdout == "out: 3 of 5 images encoded, 2 failed\n"
     *_, first, second, last = result.stderr.splitlines()
     assert first.startswith("failed: ") and "aa.png" in first
     assert second.startswith("failed: ") and "c.png" in second
@@ -128,9 +132,6 @@ def test_user_errors_are_one_line(run, checkpoint):
 
 
 def test_a_full_disk_leaves_no_half_file(run, checkpoint, monkeypatch):
-    def full_disk(*_args, **_kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr(embeddings.np, "savez", full_disk)
     line = run.refused("encode", "photo.png", "--output", "out", "--checkpoint", checkpoint)
     assert line.startswith("cannot write out/photo.png.npz: No space left on device")
@@ -158,3 +159,27 @@ def test_a_second_run_in_the_same_folder_is_refused(run, photos, checkpoint, mon
     monkeypatch.setattr(ImageEmbedding, "save", saving)
     assert run(*args).stdout == "out: 3 of 3 images encoded\n"
     assert outputs() == ["a.jpg.npz", "a.png.npz", "b.webp.npz"]
+
+
+def test_the_index_is_of_what_is_there(run, photos, checkpoint, monkeypatch):
+    args = ("encode", photos, "--output", "out", "--checkpoint", checkpoint, "--resume")
+    path = Path("out", EMBEDDINGS_INDEX)
+    run(*args)
+    whole, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    entries = json.loads(whole)["images"]
+    assert [entry["result"] for entry in entries] == outputs()
+    about = [load_with_about(f"out/{name}")[1]["image_sha256"] for name in outputs()]
+    assert [entry["image_sha256"] for entry in entries] == about
+    run(*args)
+    assert path.stat().st_mtime_ns == stamp
+    # Before an embedding is replaced, it goes.
+    Path("out/b.webp.npz").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings.np, "savez", full_disk)
+        run.refused(*args[:-1])
+    assert not path.exists()
+    run(*args)
+    assert path.read_bytes() == whole
+    path.write_text("a user's")
+    assert f"{EMBEDDINGS_INDEX} exists and is no result" in run.refused(*args)
+    assert path.read_text() == "a user's"

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from sam_jax import ImageEmbedding, Segmenter
 from sam_jax.cli import folder_run, generated_files
 from sam_jax.cli import generate as generate_module
+from sam_jax.cli.folder_index import MASKS_INDEX
 from sam_jax.files import try_lock
 from sam_jax.formats import sa1b
 from sam_jax.formats.sa1b import read_sa1b
@@ -189,7 +190,7 @@ def test_resume_draws_missing_pictures_without_the_model(generate, photos, monke
         Path("out/b_overlay.jpg").unlink()
         result = generate(photos, "--output", "out", *both)
         assert result.stdout.startswith("out: 1 of 4 images done, 3 were there already")
-    for path in Path("whole").iterdir():
+    for path in (Path("whole", name) for name in names(Path("whole"))):
         if path.suffix == ".json":
             assert json.loads(before[path.name])["annotations"] == read_json(path)["annotations"]
         else:
@@ -332,6 +333,41 @@ def test_instances_of_other_masks_do_not_stay(generate, failing, photos, monkeyp
     (OUT / INSTANCES[0]).write_text("{}")
     generate(photos, "--max-masks", "2")
     assert (OUT / INSTANCES[0]).read_text() == "{}"
+
+
+def test_the_index_is_of_what_is_there(generate, failing, refused, photos, monkeypatch):
+    path = OUT / MASKS_INDEX
+    generate(photos)
+    index = read_json(path)
+    assert [entry["file_name"] for entry in index["images"]] == [
+        "a.jpg",
+        "b.png",
+        "c.webp",
+        "d.png",
+    ]
+    entry = index["images"][2]
+    made_from = read_json(OUT / "c.json")["sam_jax"]["made_from"]
+    assert (entry["result"], entry["masks"]) == ("c.json", 5)
+    assert entry["image_sha256"] == made_from["image_sha256"]
+    # A single image adds nothing, but takes away what it belies.
+    generate("photo.png", "--resume")
+    assert read_json(path) == index
+    generate(photos / "a.jpg", "--max-masks", "2", "--no-overlay")
+    assert not path.exists()
+    Path(photos, "b.png").write_bytes(b"")
+    failing(photos, "--resume")
+    index = read_json(path)
+    assert [entry["masks"] for entry in index["images"]] == [5, 5, 5]
+    assert index["failed"] == [{"file_name": "b.png", "reason": index["failed"][0]["reason"]}]
+    # It goes before the first image has other masks: here a full disk stops it then.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail_on_call(os.replace, 2))
+        failing(photos, "--max-masks", "3")
+    assert not path.exists()
+    path.write_text('{"sam_jax": "a user\'s"}')
+    assert f"{MASKS_INDEX} exists and is no result" in refused(photos, "--resume")
+    shutil.copy(photos / "a.jpg", photos / f"{path.stem}.jpg")
+    assert f"takes the name of {MASKS_INDEX}" in refused(photos)
 
 
 class Killed(BaseException):

@@ -301,8 +301,9 @@ def test_rematerialisation_recomputes_the_blocks(variables, images):
 def test_the_implementation_of_attention_changes_no_embedding(
     variables, images, attention, monkeypatch
 ):
-    interpreted = partial(attention_tpu.grid_attention_tpu, interpret=True)
-    monkeypatch.setattr(attention_tpu, "grid_attention_tpu", interpreted)
+    for name in ("grid_attention_tpu", "window_attention_tpu"):
+        interpreted = partial(getattr(attention_tpu, name), interpret=True)
+        monkeypatch.setattr(attention_tpu, name, interpreted)
 
     # Forced, not chosen: what is chosen here is one of the others.
     def encode(name):

@@ -1,10 +1,14 @@
 """Every implementation of grid attention against the formula in float64; prompt attention."""
 
+import functools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_jax.ops import attention_gpu
 from sam_jax.ops.attention import (
     CHUNKED_FROM_TOKENS,
     IMPLEMENTATIONS,
@@ -14,6 +18,7 @@ from sam_jax.ops.attention import (
     prompt_attention,
     relative_positions,
 )
+from sam_jax.ops.attention_gpu import grid_attention_gpu
 
 # The kernel for TPUs has its own tests: it takes tables that `relative_positions` makes.
 PORTABLE = tuple(name for name in IMPLEMENTATIONS if name != "tpu")
@@ -35,8 +40,14 @@ def grid_inputs(height, width, seed=0, batch=2, head=3, channel=4):
 def attend(query, key, value, relative_h, relative_w, implementation=None):
     """`grid_attention` with the three parts and the result as [batch, head, height, width, ...]."""
     qkv = jnp.moveaxis(jnp.stack((query, key, value)), (0, 2), (3, 4))
-    out = grid_attention(qkv, relative_h, relative_w, implementation=implementation)
+    if implementation == "gpu":
+        out = interpreted_gpu(qkv, relative_h, relative_w)
+    else:
+        out = grid_attention(qkv, relative_h, relative_w, implementation=implementation)
     return jnp.moveaxis(out, 3, 1)
+
+
+interpreted_gpu = functools.partial(grid_attention_gpu, interpret=True)
 
 
 def softmax(x):
@@ -148,12 +159,22 @@ def test_the_default_implementation_changes_with_size_and_not_in_value():
 
 
 def test_the_implementation_is_chosen_by_platform(monkeypatch):
-    def chosen(platform, *grid):
+    def chosen(platform, *grid, capability="8.0"):
+        device = SimpleNamespace(compute_capability=capability)
         monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        monkeypatch.setattr(jax, "local_devices", lambda: [device])
         return chosen_implementation(*grid)
 
     window, image, large = (14, 14, 64), (64, 64, 64), (96, 64, 64)
     assert [chosen("cpu", *grid) for grid in (window, image)] == ["mapped", "chunked"]
+    assert [chosen("gpu", *grid) for grid in (window, image, large)] == ["gpu"] * 3
+    assert chosen("gpu", 64, 96, 64) == "chunked"
+    # Before Ampere, and AMD's: the kernel would not compile, or never has been tried.
+    for capability in ("7.5", "gfx942"):
+        names = [chosen("gpu", *grid, capability=capability) for grid in (window, image)]
+        assert names == ["reference", "chunked"]
+    assert chosen("gpu", *window, capability="12.0") == "gpu"
+    monkeypatch.setattr(attention_gpu, "pltriton", None)
     assert [chosen("gpu", *grid) for grid in (window, image)] == ["reference", "chunked"]
     assert [chosen("tpu", *grid) for grid in (window, image, large)] == ["tpu", "tpu", "chunked"]
 

@@ -1,4 +1,6 @@
-"""The TPU kernel, interpreted on the CPU, against the reference version in float32."""
+"""The TPU kernels, interpreted on the CPU, against the reference version in float32."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +8,9 @@ import numpy as np
 import pytest
 
 from sam_jax.ops.attention import grid_attention, relative_positions
-from sam_jax.ops.attention_tpu import (
-    KEY_BLOCK,
-    LANES,
-    MAX_SIDE,
-    QUERY_BLOCK,
-    _layout,
-    grid_attention_tpu,
-    head_lanes,
-    padded_hw,
-    supports,
-)
+from sam_jax.ops.attention_lanes import KEY_BLOCK, LANES, MAX_SIDE, QUERY_BLOCK, make_layout
+from sam_jax.ops.attention_tpu import grid_attention_tpu, supports, window_attention_tpu
+from sam_jax.ops.windows import join_windows, partition_windows
 
 # batch, head, height, width, channel: heads that share lanes (an odd number of them too), with and
 # without idle lanes of their own, and heads that fill theirs; single rows and columns.
@@ -27,6 +21,7 @@ SMALL = [
     (2, 1, 7, 10, 80),
     (1, 1, 3, 18, 128),
     (1, 2, 40, 5, 64),
+    (1, 2, 20, 17, 40),
 ]
 # More tokens than a block of keys: rows and columns to mask, for every place of the bias.
 BLOCKED = [(1, 2, 37, 33, 64), (1, 1, 33, 40, 80), (1, 1, 64, 17, 20)]
@@ -72,17 +67,14 @@ def reference(*inputs):
 
 
 def test_the_cases_cover_every_layout():
-    layouts = [_layout(batch, *rest) for batch, _, *rest in SMALL + BLOCKED]
+    layouts = [make_layout(*rest) for _, _, *rest in SMALL + BLOCKED]
     assert {layout.bias for layout in layouts} == {"inline", "split", "apart"}
-    assert {(layout.heads, layout.one_tile) for layout in layouts} == {
-        (1, True),
-        (2, True),
-        (2, False),
-    }
-    assert any(layout.group > 1 for layout in layouts)
-    for _, _, height, width, _ in BLOCKED:
-        rows, columns = padded_hw(height, width)
-        assert rows * columns > max(KEY_BLOCK, QUERY_BLOCK) and rows * columns > height * width
+    # Heads in a block of lanes, and the blocks that their bias by offset takes.
+    blocks = {(x.heads, 1 + x.offset_lane(x.heads - 1, 1) // LANES) for x in layouts}
+    assert blocks == {(1, 1), (1, 2), (2, 1), (2, 2), (2, 4)}
+    for _, _, height, width, channel in BLOCKED:
+        tokens = make_layout(height, width, channel).tokens
+        assert tokens > max(KEY_BLOCK, QUERY_BLOCK) and tokens > height * width
 
 
 @pytest.mark.parametrize("shape", [*SMALL, BLOCKED[0], *map(slow, BLOCKED[1:])])
@@ -108,20 +100,6 @@ def test_bfloat16_is_as_close_as_its_eight_bits_allow(shape):
     assert error.max() < 0.25 * scale
 
 
-@pytest.mark.parametrize("channel", [slow(24), 64, slow(80)])
-def test_padding_of_the_caller_is_not_seen(channel):
-    rng = np.random.default_rng(1)
-    query, key, value, *tables = grid_inputs(2, 2, 6, 5, channel)
-    qkv = together(query, key, value)
-    shape = (2, *padded_hw(6, 5), 3, 2, head_lanes(channel))
-    padded = jnp.asarray(rng.normal(size=shape) * 50, jnp.float32)
-    padded = padded.at[:, :6, :5, ..., :channel].set(qkv)
-    out = grid_attention_tpu(padded, *tables, interpret=True)
-    assert out.shape == shape[:3] + shape[4:]
-    out = jnp.moveaxis(out[:, :6, :5, ..., :channel], 3, 1)
-    np.testing.assert_allclose(out, reference(query, key, value, *tables), rtol=0, atol=2e-5)
-
-
 def test_logits_beyond_what_exp_can_hold():
     query, *rest = grid_inputs(1, 2, 5, 3, 16)
     out = interpreted(300 * query, *rest)
@@ -145,30 +123,86 @@ def test_gradients_equal_the_references(shape):
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_no_gradient_comes_from_padding():
-    *parts, relative_h, relative_w = grid_inputs(1, 2, 3, 4, 16)
-    qkv = together(*parts)
-    fill = [(0, 0), (0, 0), (0, 12), (0, 0), (0, 0), (0, 48)]
-
-    def scalar(qkv):
-        out = grid_attention_tpu(qkv, relative_h, relative_w, interpret=True)
-        return jnp.sum(jnp.sin(out[:, :, :4, ..., :16]))
-
-    gradient = jax.grad(scalar)(jnp.pad(qkv, fill, constant_values=3.0))
-    assert not np.any(gradient[:, :, 4:]) and not np.any(gradient[..., 16:])
-    expected = jax.grad(scalar)(qkv)
-    assert float(jnp.abs(expected).max()) > 0.1
-    np.testing.assert_allclose(gradient[:, :, :4, ..., :16], expected, rtol=0, atol=1e-5)
+# batch, height, width, head, channel, window: windows cut by the grid's end on either side, or by
+# both, one window for everything; heads as above; and windows with rows to mask.
+WINDOWED = [
+    (2, 9, 11, 3, 16, 4),
+    (1, 17, 30, 2, 64, 14),
+    (2, 5, 6, 1, 80, 7),
+    (1, 8, 24, 1, 128, 8),
+    (1, 41, 20, 1, 64, 40),
+]
 
 
-def test_sizes_beyond_the_kernel_are_named():
+def window_inputs(batch, height, width, head, channel, window, seed=0):
+    rng = np.random.default_rng(seed)
+    parts = [(batch, height, width, 3, head, channel), (3, head, channel)]
+    lines = [(2 * window - 1, channel)] * 2
+    arrays = [rng.normal(size=x) for x in parts] + [0.3 * rng.normal(size=x) for x in lines]
+    return [jnp.asarray(x, jnp.float32) for x in arrays]
+
+
+def cut_and_joined(window, qkv, fill, *lines):
+    qkv, fill, *lines = (jnp.asarray(x, jnp.float32) for x in (qkv, fill, *lines))
+    tables = (relative_positions(line, window) for line in lines)
+    x = partition_windows(qkv.reshape(*qkv.shape[:3], -1), window, fill=fill.reshape(-1))
+    x = x.reshape(*x.shape[:3], *qkv.shape[3:])
+    with jax.default_matmul_precision("highest"):
+        out = grid_attention(x, *tables, implementation="reference")
+    out = join_windows(out.reshape(*out.shape[:3], -1), qkv.shape[1:3])
+    return out.reshape(*qkv.shape[:3], *qkv.shape[4:])
+
+
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
+def interpreted_windows(window, *inputs):
+    return window_attention_tpu(*inputs, window, interpret=True)
+
+
+@pytest.mark.parametrize("shape", [*WINDOWED[:3], *map(slow, WINDOWED[3:])])
+def test_windows_equal_cutting_the_reference_and_joining(shape):
+    inputs = window_inputs(*shape)
+    found = interpreted_windows(shape[-1], *inputs)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, cut_and_joined(shape[-1], *inputs), rtol=0, atol=2e-5)
+
+
+def test_windows_in_bfloat16_are_as_close_as_its_eight_bits_allow():
+    shape = WINDOWED[1]
+    inputs = [x.astype(jnp.bfloat16) for x in window_inputs(*shape)]
+    out = interpreted_windows(shape[-1], *inputs)
+    assert out.dtype == jnp.bfloat16
+    truth = cut_and_joined(shape[-1], *inputs)
+    error = np.abs(np.asarray(out, np.float32) - truth)
+    scale = float(jnp.std(truth))
+    # The bounds of the grid's kernel above, for the same reasons.
+    assert np.quantile(error, 0.5) < 0.01 * scale
+    assert np.quantile(error, 0.99) < 0.06 * scale
+    assert error.max() < 0.25 * scale
+
+
+@pytest.mark.parametrize("shape", [WINDOWED[0], slow(WINDOWED[2])])
+def test_gradients_of_windows_equal_the_references(shape):
+    inputs, window = window_inputs(*shape), shape[-1]
+
+    def gradients(attention):
+        def scalar(*args):
+            return jnp.sum(jnp.sin(3 * attention(*args)))
+
+        return jax.grad(scalar, argnums=range(4))(*inputs)
+
+    found = gradients(functools.partial(window_attention_tpu, window=window, interpret=True))
+    expected = gradients(functools.partial(cut_and_joined, window))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert float(jnp.abs(theirs).max()) > 0.1
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_beyond_the_kernels_are_named():
     assert supports(MAX_SIDE, MAX_SIDE, LANES)
     assert not supports(MAX_SIDE + 1, 8, 64) and not supports(8, 8, LANES + 1)
     with pytest.raises(ValueError, match="up to 64x64 .* not 65x2 and 8"):
         attend_tpu(*grid_inputs(1, 1, 65, 2, 8))
-    qkv = jnp.zeros((1, 5, 17, 3, 1, 8))
-    tables = jnp.zeros((5, 5, 8)), jnp.zeros((4, 4, 8))
-    with pytest.raises(
-        ValueError, match=r"\(5, 4, 8\) come padded to at most \(5, 16, 64\), not as \(5, 17, 8\)"
-    ):
-        grid_attention_tpu(qkv, *tables, interpret=True)
+    with pytest.raises(ValueError, match="up to 64x64 .* not 65x65 and 8"):
+        window_attention_tpu(*window_inputs(1, 3, 3, 1, 8, 65), 65, interpret=True)

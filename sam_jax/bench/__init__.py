@@ -1,0 +1,1 @@
+"""What `sam-jax bench` measures: tasks, readings in turn, the machine, the table."""

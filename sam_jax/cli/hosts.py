@@ -1,0 +1,333 @@
+"""One folder run over many processes: who they are, which images each does, when all are done.
+
+The processes meet through `jax.distributed` before the first image and part again at once: each
+then computes on its own devices as if it were alone, so none waits for another or falls with it.
+From there on they know of each other through small hidden files in the output folder, which they
+share: a lock that its owner touches every few seconds, and what a process did, once it has ended.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sam_jax.cli.distributed_options import Hosts
+from sam_jax.cli.folder_run import (
+    done_file,
+    keep_out_parts,
+    lock_file,
+    own_folder,
+    remove_leftovers,
+)
+from sam_jax.errors import InputError
+from sam_jax.files import written_aside
+
+_BEAT_SECONDS = 5.0
+# A process that is not heard of for so long is gone. Network file systems show a change late.
+_SILENCE_SECONDS = 60.0
+_VISIBLE_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
+# By which JAX's own time limit is later than ours.
+_AFTER_OUR_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a folder run.
+
+    Attributes:
+      folder: that all processes write to.
+      index: of this process, from 0.
+      count: how many they are.
+      task: what tells their run from others.
+    """
+
+    folder: Path
+    index: int = 0
+    count: int = 1
+    task: str = ""
+
+    def __str__(self) -> str:
+        """Whose results a line tells of: process 0 speaks for all."""
+        return f"{self.folder}" + (f": process {self.index} of {self.count}" if self.index else "")
+
+    def of(self, images: Sequence[Path]) -> list[Path]:
+        """This process's images: each is one process's, and always the same one's.
+
+        Every so-manyth, so that what an earlier run has left to do is everyone's.
+        """
+        if self.count == 1:
+            return list(images)
+        grain = _grain()
+        options = grain.sharding.ShardOptions(self.index, self.count)
+        numbers = grain.MapDataset.range(len(images))[options.shard_index :: options.shard_count]
+        return [images[number] for number in numbers]
+
+    def hand_in(self, result: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+        """Leaves what this process did, as JSON holds it; process 0 gets what all did.
+
+        Returns:
+          The results in the order of the processes, in process 0; elsewhere None.
+
+        Raises:
+          InputError: a process has ended before its part was finished.
+          OSError: the folder cannot be written to.
+        """
+        if self.index > 0:
+            with written_aside(done_file(self.folder, self.index)) as file:
+                file.write(json.dumps({"task": self.task, "result": result}).encode())
+            return None
+        others = self._wait_for_others()
+        missing = [number for number in range(1, self.count) if number not in others]
+        if missing:
+            which = " and ".join(f"process {number}" for number in missing)
+            raise InputError(
+                f"{which} ended without finishing its part of {self.folder}, so there is no index; "
+                "start all processes again with --resume"
+            )
+        return [result, *(others[number] for number in range(1, self.count))]
+
+    def _wait_for_others(self) -> dict[int, Mapping[str, Any]]:
+        waiting, results = set(range(1, self.count)), {}
+        last_seen: dict[int, tuple[int, float]] = {}
+        if waiting:
+            click.echo(f"process 0 has done its part and waits for {len(waiting)} more", err=True)
+        while waiting:
+            for number in sorted(waiting):
+                # Before the look for its result: it leaves that, then goes.
+                alive = self._is_alive(number, last_seen)
+                path = done_file(self.folder, number)
+                if path.exists():
+                    results[number] = json.loads(path.read_bytes())["result"]
+                    path.unlink()
+                elif alive:
+                    continue
+                waiting.remove(number)
+            if waiting:
+                time.sleep(_LOOK_SECONDS)
+        return results
+
+    def _is_alive(self, number: int, last_seen: dict[int, tuple[int, float]]) -> bool:
+        """Whether a process has touched its lock lately, by this machine's clock."""
+        try:
+            # Opening it asks the file system's server, where looking alone may not.
+            with open(lock_file(self.folder, number), "rb") as file:
+                stamp = os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        if number not in last_seen or last_seen[number][0] != stamp:
+            last_seen[number] = stamp, now
+        return now - last_seen[number][1] < _SILENCE_SECONDS
+
+
+@contextmanager
+def own_share(folder: Path, hosts: Hosts | None, task: Sequence[Any]) -> Iterator[Share]:
+    """Makes a folder to write to and keeps other runs out of it, until the block ends.
+
+    With hosts, it waits for the other processes, which do the other images.
+
+    Args:
+      folder: to write to.
+      hosts: how they find each other; None for one process that does everything.
+      task: what must be the same for all of them, as JSON holds it.
+
+    Raises:
+      InputError: another run has the folder; or the processes do not find each other, are not of
+        one run, or do not share the folder.
+      OSError: it cannot be made or written to.
+    """
+    if hosts is None:
+        with own_folder(folder):
+            yield Share(folder)
+        return
+    _grain()
+    with ExitStack() as stack:
+        # As early as can be: of two processes with one id, JAX would end one with a trace.
+        if hosts.process_id is not None:
+            text = _task_text(task, hosts.num_processes)
+            stack.enter_context(_own_part(folder, hosts.process_id, text))
+        index, count = _meet(hosts)
+        text = _task_text(task, count)
+        if hosts.process_id is None:
+            stack.enter_context(_own_part(folder, index, text))
+        _leave(hosts)
+        share = Share(folder, index, count, text)
+        _check_others(share)
+        if index == 0:
+            keep_out_parts(folder, count)
+        yield share
+
+
+@contextmanager
+def _own_part(folder: Path, number: int, text: str) -> Iterator[None]:
+    """Has the files of a part alone, shows there what it is of, and that this process is alive."""
+    path, ended = lock_file(folder, number), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            # A server that is away for a moment: the next beat may be heard.
+            with suppress(OSError):
+                os.utime(path)
+
+    with own_folder(folder, number) as file:
+        done_file(folder, number).unlink(missing_ok=True)
+        remove_leftovers(folder, [done_file(folder, number).name])
+        file.truncate(0)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())  # So that other machines see it.
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _task_text(task: Sequence[Any], count: int | None) -> str:
+    return hashlib.sha256(json.dumps([count, *task]).encode()).hexdigest()
+
+
+def _meet(hosts: Hosts) -> tuple[int, int]:
+    """Waits for all processes; which of them this one is, and how many they are."""
+    import jax
+    from jax._src.distributed import global_state
+
+    if hosts.process_id == 0 and hosts.coordinator_address is not None:
+        _check_port(hosts.coordinator_address)
+    # JAX ends the process at its own time limit, with a trace: ours is earlier.
+    limit = hosts.initialization_timeout + _AFTER_OUR_LIMIT
+
+    def initialize() -> None:
+        jax.distributed.initialize(
+            hosts.coordinator_address,
+            hosts.num_processes,
+            hosts.process_id,
+            initialization_timeout=limit,
+            shutdown_timeout_seconds=limit,
+        )
+
+    try:
+        _within(hosts, initialize)
+    except InputError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise InputError(_why_not(error, hosts)) from error
+    # `jax.process_index` would set up devices, of all machines together.
+    return global_state.process_id, global_state.num_processes
+
+
+def _check_port(address: str) -> None:
+    """Refuses a port that is taken; JAX 0.10 may end in a segmentation fault there."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    port = int(address.rpartition(":")[2])
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise InputError(
+            f"process 0 cannot listen at port {port} ({os.strerror(error.errno or 0)}); choose "
+            "another in --coordinator-address, the same for all processes"
+        ) from error
+
+
+def _leave(hosts: Hosts) -> None:
+    """Waits until all processes are ready; from then on this one is alone in its JAX.
+
+    Else JAX would end all of them when one is gone, Orbax would wait for all of them at every
+    load, and devices would be compiled for that are another machine's.
+    """
+    import jax
+    from jax._src.distributed import global_state
+
+    try:
+        _within(hosts, jax.distributed.shutdown)
+    except RuntimeError as error:
+        raise InputError(f"the other processes are gone again ({_first_line(error)})") from error
+    # JAX keeps these, and numbers the devices by them.
+    global_state.process_id, global_state.num_processes = 0, 1
+
+
+def _within(hosts: Hosts, function: Callable[[], None]) -> None:
+    """Calls what cannot be interrupted, and goes on without it after the time limit."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, name="meet", daemon=True)
+    thread.start()
+    thread.join(hosts.initialization_timeout)
+    if thread.is_alive():
+        where = f" at {hosts.coordinator_address}" if hosts.coordinator_address else ""
+        count = f"{hosts.num_processes} " if hosts.num_processes else ""
+        raise InputError(
+            f"the {count}processes have not met{where} within {hosts.initialization_timeout} "
+            "seconds; start all of them, with the same options but --process-id, or raise "
+            "--initialization-timeout"
+        )
+    if raised:
+        raise raised[0]
+
+
+def _why_not(error: Exception, hosts: Hosts) -> str:
+    if hosts.coordinator_address is None and "should be defined" in str(error):
+        return (
+            "--distributed: this is no TPU pod, nor under Slurm or Open MPI, so JAX does not know "
+            "the processes; give --coordinator-address, --num-processes and --process-id"
+        )
+    return f"--distributed: {_first_line(error)}"
+
+
+def _check_others(share: Share) -> None:
+    """Refuses a run of which a part is of another, or in another folder."""
+    limit = time.monotonic() + _VISIBLE_SECONDS
+    for number in range(share.count):
+        while (found := _text_of(share.folder, number)) is None:
+            if time.monotonic() > limit:
+                raise InputError(
+                    f"nothing of process {number} is in {share.folder}: it has ended, as it says "
+                    "itself, or --output is not a folder that all processes share"
+                )
+            time.sleep(_LOOK_SECONDS)
+        if found != share.task:
+            raise InputError(
+                f"process {number} was started with other options or sees other images than "
+                f"process {share.index}; start all with the same command"
+            )
+
+
+def _text_of(folder: Path, number: int) -> str | None:
+    with suppress(FileNotFoundError):
+        return lock_file(folder, number).read_text() or None
+    with suppress(FileNotFoundError):
+        return json.loads(done_file(folder, number).read_bytes())["task"]
+    return None
+
+
+def _grain() -> Any:
+    try:
+        import grain
+    except ImportError:
+        raise InputError(
+            "--distributed splits the images with Grain; pip install 'sam-jax[distributed]'"
+        ) from None
+    return grain
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
