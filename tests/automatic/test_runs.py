@@ -97,12 +97,13 @@ def test_an_image_in_blocks_of_columns_is_measured_the_same(monkeypatch):
     rng = np.random.default_rng(1)
     logits = jnp.asarray(rng.standard_normal((2, 16, 16)).astype(np.float32))
     size_hw = (90, 70)
-    whole = scoring.measure(logits, np.array([1]), scoring.crop_frame(size_hw, 64, 16), 0.0, 1.0)
+    frame = scoring.crop_frame(size_hw, 64, 16)
+    [(_, whole)] = scoring.measure(logits, np.array([1]), frame, 0.0, 1.0)
     monkeypatch.setattr(scoring, "BLOCK_PIXELS", 96 * 20)
     scoring.crop_frame.cache_clear()
     frame = scoring.crop_frame(size_hw, 64, 16)
     assert frame.columns.shape[0] > 3
-    blocks = scoring.measure(logits, np.array([1]), frame, 0.0, 1.0)
+    [(_, blocks)] = scoring.measure(logits, np.array([1]), frame, 0.0, 1.0)
     scoring.crop_frame.cache_clear()
     box = (0, 0, size_hw[1], size_hw[0])
     masks = [
@@ -117,7 +118,7 @@ def test_an_empty_mask_has_an_empty_box_and_no_runs():
     from sam_jax.automatic.scoring import crop_frame, measure
 
     frame = crop_frame((20, 30), 64, 16)
-    measured = measure(jnp.full((1, 16, 16), -9.0), np.array([0]), frame, 0.0, 1.0)
+    [(_, measured)] = measure(jnp.full((1, 16, 16), -9.0), np.array([0]), frame, 0.0, 1.0)
     assert measured.boxes[0].tolist() == [0, 0, 0, 0]
     assert int(measured.low[0]) == 0
     runs = runs_of_changes(np.asarray(measured.changes[0]), (0, 0, 30, 20), (20, 30))
