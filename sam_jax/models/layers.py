@@ -133,7 +133,9 @@ class StackedDense(nn.Module):
 class Upscale(nn.Module):
     """A transposed convolution of kernel 2 and stride 2: each pixel becomes a 2x2 block.
 
-    With no overlap between blocks it is one matrix product and a reshape.
+    With no overlap between blocks it is one matrix product. The block's rows and columns stay axes
+    of their own: what works on single pixels can follow, and one copy at the end bring all of them
+    into place.
     """
 
     features: int
@@ -141,19 +143,14 @@ class Upscale(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch height width channel"]
-    ) -> Float[Array, "*batch two_height two_width {self.features}"]:
-        """Doubles height and width."""
-        *batch, height, width, channel = x.shape
+        self, x: Float[Array, "*pixels channel"]
+    ) -> Float[Array, "*pixels 2 2 {self.features}"]:
+        """Doubles height and width, in blocks."""
+        channel = x.shape[-1]
         init = nn.initializers.lecun_normal(in_axis=0, out_axis=3)
         kernel = self.param("kernel", init, (channel, 2, 2, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         kernel, bias = jnp.asarray(kernel, self.dtype), jnp.asarray(bias, self.dtype)
-        out = jnp.einsum(
-            "...hwc,cijf->...hiwjf",
-            x.astype(self.dtype),
-            kernel,
-            preferred_element_type=jnp.float32,
-        )
-        out = out.astype(self.dtype) + bias
-        return out.reshape(*batch, 2 * height, 2 * width, self.features)
+        x = x.astype(self.dtype)
+        out = jnp.einsum("...c,cijf->...ijf", x, kernel, preferred_element_type=jnp.float32)
+        return out.astype(self.dtype) + bias

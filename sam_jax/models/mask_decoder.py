@@ -12,7 +12,7 @@ from sam_jax.models.two_way_transformer import TwoWayTransformer
 
 
 class OutputUpscaling(nn.Module):
-    """Image tokens to four times their resolution at an eighth of their channels."""
+    """Image tokens to four times their resolution at an eighth of their channels, in blocks."""
 
     features: int
     dtype: Any = jnp.float32
@@ -20,8 +20,8 @@ class OutputUpscaling(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "B P h w C"]
-    ) -> Float[Array, "B P four_h four_w {self.features//8}"]:
-        """Two transposed convolutions."""
+    ) -> Float[Array, "B P h w 2 2 2 2 {self.features//8}"]:
+        """Two transposed convolutions; row and column in a block of the first, of the second."""
         x = Upscale(self.features // 4, self.dtype, name="conv1")(x)
         x = gelu(LayerNorm(dtype=self.dtype, name="norm")(x))
         return gelu(Upscale(self.features // 8, self.dtype, name="conv2")(x))
@@ -111,10 +111,12 @@ class MaskDecoder(nn.Module):
         iou = iou_head(tokens[:, :, 0]).astype(jnp.float32)
 
         chosen = slice(1, None) if multimask else slice(0, 1)
+        # Masks have the fewest channels: blocks become rows and columns here, not before.
         logits = jnp.einsum(
-            "bpmc,bphwc->bpmhw",
+            "bpmc,bphwijklc->bpmhikwjl",
             weights[:, :, chosen].astype(self.dtype),
             upscaled,
             preferred_element_type=jnp.float32,
         )
+        logits = logits.reshape(*logits.shape[:3], 4 * height, 4 * width)
         return logits, iou[:, :, chosen]
