@@ -273,8 +273,16 @@ def _run_ours(
             for name, (tokens, image) in layers.items():
                 stages[f"{kind}: {name}, tokens"] = tokens
                 stages[f"{kind}: {name}, image"] = image
-            stages[f"{kind}: upscaled embedding"] = inner["output_upscaling"]["__call__"][0]
+            blocks = inner["output_upscaling"]["__call__"][0]
+            stages[f"{kind}: upscaled embedding"] = _pixels_in_place(blocks)
     return stages
+
+
+def _pixels_in_place(blocks: Any) -> Any:
+    """Blocks [B, P, h, w, 2, 2, 2, 2, C] of two upscalings as an image [B, P, 4h, 4w, C]."""
+    batch, prompts, height, width, *_, channel = blocks.shape
+    image = blocks.transpose(0, 1, 2, 4, 6, 3, 5, 7, 8)
+    return image.reshape(batch, prompts, 4 * height, 4 * width, channel)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -48,7 +48,8 @@ def test_help_and_version_answer_without_jax(run):
 
 
 def test_every_command_of_the_contract_is_there_and_no_stub(run):
-    assert set(main.commands) == {"segment", "generate", "encode", "convert", "download", "info"}
+    expected = {"segment", "generate", "encode", "convert", "download", "info", "bench"}
+    assert set(main.commands) == expected
     assert run().stdout == run("--help").stdout
     for name in main.commands:
         assert name in run().stdout
