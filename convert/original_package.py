@@ -40,7 +40,7 @@ def has_torchvision() -> bool:
         return False
 
 
-def suppress_boxes(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+def suppress_boxes(boxes: Any, scores: Any, iou_threshold: Any) -> Any:
     """Indices of the boxes that stay, best first: torchvision's `nms` with PyTorch's own operators.
 
     Args:
@@ -70,7 +70,7 @@ def suppress_boxes(boxes: Any, scores: Any, iou_threshold: float) -> Any:
 def _torchvision_stand_in() -> dict[str, ModuleType]:
     from PIL import Image
 
-    def batched_nms(boxes: Any, scores: Any, categories: Any, iou_threshold: float) -> Any:
+    def batched_nms(boxes: Any, scores: Any, categories: Any, iou_threshold: Any) -> Any:
         # The original knows one category.
         return suppress_boxes(boxes, scores, iou_threshold)
 
