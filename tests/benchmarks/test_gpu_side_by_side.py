@@ -110,6 +110,7 @@ def test_the_report_has_a_line_for_everything(script):
     assert "| generate, 32x32 | original | 2.00 | 2.00 to 2.00 | 3.00 | 7 |" in text
 
 
+@pytest.mark.slow
 def test_a_worker_answers_one_request_after_the_other(script, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))

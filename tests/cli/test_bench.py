@@ -68,6 +68,7 @@ def test_all_packages_do_every_task_in_the_process(run, tmp_path):
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.slow
 def test_generate_does_the_same_work_in_both():
     photo = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
     ours = Ours("test", photo=photo)
@@ -84,6 +85,7 @@ def test_generate_does_the_same_work_in_both():
     assert same_masks(mine, theirs) >= len(mine) - 2
 
 
+@pytest.mark.slow
 def test_peak_memory_is_of_the_process_that_encodes(run, alone, tmp_path):
     file = tmp_path / "bench.json"
     held = np.ones(1 << 27)  # 1 GB in this process, and none of a child's
