@@ -34,6 +34,7 @@ def rows(result):
 
 
 def test_all_packages_do_every_task_in_the_process(run, tmp_path):
+    pytest.importorskip("segment_anything")
     file = tmp_path / "made" / "bench.json"
     tasks = ("encoder", "prompt-1")
     chosen = [argument for task in tasks for argument in ("--task", task)]
@@ -70,6 +71,7 @@ def test_all_packages_do_every_task_in_the_process(run, tmp_path):
 
 @pytest.mark.slow
 def test_generate_does_the_same_work_in_both():
+    pytest.importorskip("segment_anything")
     photo = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
     ours = Ours("test", photo=photo)
     options = ours.generate_options(12)
@@ -126,6 +128,7 @@ def test_a_cold_start_has_an_empty_and_a_filled_cache(run, alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model, dtype", [("tiny", "float32"), ("test", "bfloat16")])
 def test_every_package_does_everything(run, model, dtype, tmp_path):
+    pytest.importorskip("segment_anything")
     file = tmp_path / "bench.json"
     tasks = ("encoder", "prompts-64", "prompt-1", "generate", "first-mask", "memory")
     chosen = [argument for task in tasks for argument in ("--task", task)]
