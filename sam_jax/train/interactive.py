@@ -1,0 +1,176 @@
+"""Interactive training of one batch: prompts in turn, each an answer to the last prediction.
+
+SAM appendix A: a first prompt, eight points from where the prediction is wrong, and two passes
+without a new point, one at a random place and one at the end: eleven decodings of images that are
+encoded once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+
+from sam_jax.ops.resample import linear_matrix
+from sam_jax.train.losses import Losses, LossOptions, MaskTerms, combined, mask_terms
+from sam_jax.train.simulation import (
+    FIRST_SLOTS,
+    SimulationOptions,
+    correction,
+    first_prompt,
+)
+from sam_jax.types import LABEL_ABSENT, Prompts
+
+# Prompts, whether three masks are wanted (static), a key for dropout -> logits and predicted IoU.
+Decode = Callable[[Prompts, bool, PRNGKeyArray], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class InteractiveOptions:
+    """What the passes are.
+
+    Attributes:
+      simulation: how prompts are drawn.
+      losses: what is minimised.
+      detach_feedback: whether logits that are fed back carry no gradient to the pass that made them
+        (paper: silent; SAM 2 lets them).
+    """
+
+    simulation: SimulationOptions = SimulationOptions()
+    losses: LossOptions = LossOptions()
+    detach_feedback: bool = False
+
+
+@struct.dataclass
+class Interaction:
+    """What the passes gave.
+
+    Attributes:
+      losses: summed over objects and passes (paper: silent on sum or mean; SAM 2 sums).
+      iou: of the mask that the model was most sure of, after each pass, averaged over objects.
+    """
+
+    losses: Losses
+    iou: Float[Array, " passes"]
+
+
+@struct.dataclass
+class _Judged:
+    terms: MaskTerms
+    point: Float[Array, "... 2"]
+    label: Array
+    best: Array
+
+
+def interact(
+    decode: Decode,
+    targets: Bool[Array, "B P H W"],
+    weights: Float[Array, "B P"],
+    key: PRNGKeyArray,
+    options: InteractiveOptions,
+) -> Interaction:
+    """Simulates a person who corrects the model's masks, and sums up the losses.
+
+    Args:
+      decode: the model on images that are encoded already; low-resolution logits [B, P, M, h, w]
+        and predicted IoU [B, P, M].
+      targets: true masks in the model's frame, False in the padding.
+      weights: of objects; 0 for those that only fill a batch.
+      key: decides all that is random.
+      options: what the passes are.
+    """
+    simulation = options.simulation
+    order_key, first_key, judge_key, dropout_key = jax.random.split(key, 4)
+    batch_keys = jax.random.split(first_key, weights.shape)
+    draw = jax.vmap(jax.vmap(lambda key, mask: first_prompt(key, mask, simulation)))
+    coords, labels = draw(batch_keys, targets)
+    room = simulation.correction_points
+    coords = jnp.pad(coords, ((0, 0), (0, 0), (0, room), (0, 0)))
+    labels = jnp.pad(labels, ((0, 0), (0, 0), (0, room)), constant_values=LABEL_ABSENT)
+
+    def one_pass(coords, labels, masks, multimask, number):
+        logits, predicted = decode(
+            Prompts(points=coords, labels=labels, masks=masks),
+            multimask,
+            jax.random.fold_in(dropout_key, number),
+        )
+        judged = _judge(
+            jax.random.split(jax.random.fold_in(judge_key, number), weights.shape),
+            logits,
+            predicted,
+            targets,
+            options.losses,
+        )
+        losses = combined(judged.terms, predicted, weights, options.losses)
+        feedback = jnp.take_along_axis(logits, judged.best[..., None, None, None], axis=2)[:, :, 0]
+        if options.detach_feedback:
+            feedback = jax.lax.stop_gradient(feedback)
+        iou = jnp.take_along_axis(judged.terms.iou, judged.best[..., None], axis=-1)[..., 0]
+        real = weights > 0
+        mean_iou = jnp.where(real, iou, 0.0).sum() / jnp.maximum(real.sum(), 1)
+        return losses, mean_iou, feedback, judged.point, judged.label
+
+    # A single prompt is ambiguous: three masks. Later ones have a mask among them: the single one.
+    losses, first_iou, *state = one_pass(coords, labels, None, True, 0)
+
+    # Decoded again in the backward pass: eleven decodings' activations would not fit.
+    @jax.checkpoint
+    def later_pass(carry, step):
+        losses, coords, labels, masks, point, label = carry
+        number, slot = step
+        # A slot out of range: nothing is written, and the pass has no new point.
+        coords = coords.at[:, :, slot].set(point, mode="drop")
+        labels = labels.at[:, :, slot].set(label, mode="drop")
+        new, iou, *state = one_pass(coords, labels, masks, False, number)
+        return (losses + new, coords, labels, *state), iou
+
+    slots = _slots(order_key, room)
+    steps = (jnp.arange(1, len(slots) + 1), slots)
+    (losses, *_), later_iou = jax.lax.scan(later_pass, (losses, coords, labels, *state), steps)
+    return Interaction(losses, jnp.concatenate([first_iou[None], later_iou]))
+
+
+def _slots(key: PRNGKeyArray, points: int) -> Array:
+    """Where each later pass writes its point; beyond the slots for the two that have none.
+
+    One of these comes before one of the points, drawn uniformly, the other is last.
+    """
+    nowhere = FIRST_SLOTS + points
+    without = jax.random.randint(key, (), 0, max(points, 1))
+    passes = jnp.arange(points + 1)
+    slots = FIRST_SLOTS + passes - (passes > without)
+    return jnp.append(jnp.where(passes == without, nowhere, slots), nowhere)
+
+
+def _judge(
+    keys: Key[Array, "B P"],
+    logits: Float[Array, "B P M h w"],
+    predicted: Float[Array, "B P M"],
+    targets: Bool[Array, "B P H W"],
+    options: LossOptions,
+) -> _Judged:
+    """Compares masks with the true ones at their full resolution, one object at a time.
+
+    All objects at once would be gigabytes of upscaled logits.
+    """
+    rows, columns = (
+        jnp.asarray(linear_matrix(low, full), jnp.float32)
+        for low, full in zip(logits.shape[-2:], targets.shape[-2:], strict=True)
+    )
+
+    @jax.checkpoint
+    def one_object(args: Any) -> _Judged:
+        key, logits, predicted, target = args
+        highest = jax.lax.Precision.HIGHEST
+        full = jnp.einsum("yh,mhw,xw->myx", rows, logits, columns, precision=highest)
+        # The one that a person would be shown, which need not be the best.
+        best = jnp.argmax(predicted)
+        point, label = correction(key, full[best] > 0, target)
+        return _Judged(mask_terms(full, target, options), point, label, best)
+
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (keys, logits, predicted, targets))
+    judged = jax.lax.map(one_object, flat)
+    return jax.tree.map(lambda x: x.reshape(*targets.shape[:2], *x.shape[1:]), judged)

@@ -1,0 +1,163 @@
+"""Mask and IoU losses (SAM section 3 and appendix A).
+
+The paper gives the weights, 20 to 1 for focal and dice, and that of several masks the one of least
+loss counts. What it leaves open is an option here, with SAM 2's published choice as the default.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+# Added to both sides of the dice fraction, as SAM 2 does: no mask for no object is right.
+DICE_SMOOTHING = 1.0
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the losses weigh, and what the paper does not say of them.
+
+    Attributes:
+      focal_weight: of the focal loss (paper: 20).
+      dice_weight: of the dice loss (paper: 1).
+      iou_weight: of the squared error of the predicted IoU (paper: 1).
+      focal_alpha: weight of foreground pixels in the focal loss, background has the rest; negative
+        for none (paper: silent; SAM 2: 0.25).
+      focal_gamma: how much pixels that are right already are discounted (paper: silent; SAM 2: 2).
+      iou_of: whose predicted IoU is trained where there are several masks: that of the mask with
+        the least loss, or of all (paper: silent; SAM 2 takes all).
+    """
+
+    focal_weight: float = 20.0
+    dice_weight: float = 1.0
+    iou_weight: float = 1.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    iou_of: Literal["chosen", "all"] = "chosen"
+
+
+@struct.dataclass
+class MaskTerms:
+    """How masks compare with their object's true mask, each [*masks].
+
+    Attributes:
+      focal: focal loss, averaged over pixels.
+      dice: dice loss.
+      iou: intersection over union of the mask and the true one; carries no gradient.
+    """
+
+    focal: Float[Array, "*masks"]
+    dice: Float[Array, "*masks"]
+    iou: Float[Array, "*masks"]
+
+
+@struct.dataclass
+class Losses:
+    """Sums over objects, each scalar; `total` is what is minimised before it is normalised.
+
+    Attributes:
+      total: the weighted sum of the others.
+      focal: of the chosen mask of every object.
+      dice: likewise.
+      iou: squared error of the predicted IoU.
+    """
+
+    total: Float[Array, ""]
+    focal: Float[Array, ""]
+    dice: Float[Array, ""]
+    iou: Float[Array, ""]
+
+    def __add__(self, other: "Losses") -> "Losses":
+        return jax.tree.map(jnp.add, self, other)
+
+
+def focal_loss(
+    logits: Float[Array, "*masks height width"],
+    target: Bool[Array, "*#masks height width"],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Array, "*masks"]:
+    """Sigmoid focal loss, averaged over pixels (Lin et al. 2017, as SAM 2 normalises it).
+
+    Args:
+      logits: of masks.
+      target: true masks.
+      alpha: weight of foreground pixels, 1 - alpha of background; negative for no weights.
+      gamma: the exponent.
+    """
+    logits = logits.astype(jnp.float32)
+    # The log-probability of being right, stable for logits of any size.
+    right = jax.nn.log_sigmoid(jnp.where(target, logits, -logits))
+    loss = -right * (-jnp.expm1(right)) ** gamma
+    if alpha >= 0:
+        loss = loss * jnp.where(target, alpha, 1 - alpha)
+    return loss.mean(axis=(-2, -1))
+
+
+def dice_loss(
+    logits: Float[Array, "*masks height width"], target: Bool[Array, "*#masks height width"]
+) -> Float[Array, "*masks"]:
+    """One minus the dice coefficient of probabilities and true masks, smoothed (SAM 2's form)."""
+    probability = jax.nn.sigmoid(logits.astype(jnp.float32))
+    both = jnp.where(target, probability, 0.0).sum(axis=(-2, -1))
+    sizes = probability.sum(axis=(-2, -1)) + target.sum(axis=(-2, -1), dtype=jnp.float32)
+    return 1 - (2 * both + DICE_SMOOTHING) / (sizes + DICE_SMOOTHING)
+
+
+def actual_iou(
+    logits: Float[Array, "*masks height width"], target: Bool[Array, "*#masks height width"]
+) -> Float[Array, "*masks"]:
+    """Intersection over union of thresholded logits and true masks; 0 where both are empty."""
+    mask = logits > 0
+    both = (mask & target).sum(axis=(-2, -1), dtype=jnp.float32)
+    either = (mask | target).sum(axis=(-2, -1), dtype=jnp.float32)
+    return both / jnp.maximum(either, 1.0)
+
+
+def mask_terms(
+    logits: Float[Array, "*masks height width"],
+    target: Bool[Array, "*#masks height width"],
+    options: LossOptions,
+) -> MaskTerms:
+    """Every mask against its object's true one, at the true one's resolution."""
+    return MaskTerms(
+        focal_loss(logits, target, options.focal_alpha, options.focal_gamma),
+        dice_loss(logits, target),
+        jax.lax.stop_gradient(actual_iou(logits, target)),
+    )
+
+
+def combined(
+    terms: MaskTerms,
+    predicted_iou: Float[Array, "B P M"],
+    weights: Float[Array, "B P"],
+    options: LossOptions,
+) -> Losses:
+    """The losses of one decoding, summed over objects; of an object's masks the best alone counts.
+
+    Args:
+      terms: [B, P, M], of M masks for each of P objects of B images.
+      predicted_iou: by the model.
+      weights: of objects; 0 for those that only fill a batch, which get no gradient.
+      options: weights of the terms.
+    """
+    mask_loss = options.focal_weight * terms.focal + options.dice_weight * terms.dice
+    best = jnp.argmin(mask_loss, axis=-1, keepdims=True)
+
+    def chosen(values: Float[Array, "B P M"]) -> Float[Array, "B P"]:
+        return jnp.take_along_axis(values, best, axis=-1)[..., 0]
+
+    error = jnp.square(predicted_iou.astype(jnp.float32) - terms.iou)
+    error = chosen(error) if options.iou_of == "chosen" else error.mean(axis=-1)
+
+    def total(values: Float[Array, "B P"]) -> Float[Array, ""]:
+        return jnp.where(weights > 0, weights * values, 0.0).sum()
+
+    focal, dice, iou = total(chosen(terms.focal)), total(chosen(terms.dice)), total(error)
+    weighted: Any = (
+        options.focal_weight * focal + options.dice_weight * dice + options.iou_weight * iou
+    )
+    return Losses(weighted, focal, dice, iou)

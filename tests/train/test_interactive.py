@@ -1,0 +1,149 @@
+"""The passes of interactive training: which prompts the model sees, and what is summed up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_jax.train.interactive import InteractiveOptions, interact
+from sam_jax.train.simulation import SimulationOptions
+
+B, P, SIDE, LOW = 2, 3, 32, 8
+
+
+class Recorder:
+    """A stand-in for the decoder that notes, outside of the program, what it is asked."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, prompts, multimask, key):
+        masks = 3 if multimask else 1
+        noise = jax.random.normal(jax.random.fold_in(jax.random.key(5), masks), (masks, LOW, LOW))
+        logits = jnp.broadcast_to(noise, (B, P, masks, LOW, LOW))
+        if prompts.masks is not None:
+            # Another answer every time.
+            logits = logits + 0.1 * prompts.masks[:, :, None, ::-1]
+        logits = logits + 0.1 * jax.random.normal(key, logits.shape)
+        predicted = jnp.broadcast_to(jnp.array([0.1, 0.9, 0.3])[:masks], (B, P, masks))
+
+        def note(points, labels, masks_in, logits):
+            self.seen.append((points, labels, masks_in, logits, multimask))
+
+        given = jnp.zeros((B, P, 0, 0)) if prompts.masks is None else prompts.masks
+        jax.debug.callback(note, prompts.points, prompts.labels, given, logits, ordered=True)
+        return logits, predicted
+
+
+@pytest.fixture
+def targets():
+    rng = np.random.default_rng(3)
+    return jnp.asarray(rng.random((B, P, SIDE, 2 * SIDE)) < 0.4)
+
+
+def run(decode, targets, seed=0, options=None, weights=None):
+    weights = jnp.ones((B, P)) if weights is None else weights
+    options = options or InteractiveOptions()
+    return jax.jit(lambda key: interact(decode, targets, weights, key, options))(
+        jax.random.key(seed)
+    )
+
+
+def test_eleven_passes_with_points_that_add_up_and_two_without(targets):
+    for seed in range(4):
+        decode = Recorder()
+        result = run(decode, targets, seed)
+        jax.effects_barrier()
+        assert result.iou.shape == (11,) and len(decode.seen) == 11
+        counts = np.array([(labels[..., 2:] != -2).sum(-1) for _, labels, *_ in decode.seen])
+        assert (counts == counts[:, :1, :1]).all()
+        grown = np.diff(counts[:, 0, 0])
+        # Eight passes bring a point; the last brings none, nor does one before another's point.
+        assert sorted(grown) == [0, 0, *[1] * 8]
+        assert grown[-1] == 0 and np.flatnonzero(grown == 0)[0] < 9
+        for before, after in zip(decode.seen[:-1], decode.seen[1:], strict=True):
+            kept = before[1] != -2
+            np.testing.assert_array_equal(after[0][kept], before[0][kept])
+            np.testing.assert_array_equal(after[1][kept], before[1][kept])
+
+
+def test_the_mask_that_the_model_is_surest_of_comes_back_as_raw_logits(targets):
+    decode = Recorder()
+    run(decode, targets)
+    jax.effects_barrier()
+    first = decode.seen[0]
+    assert first[2].size == 0 and first[4] and first[3].shape[2] == 3
+    np.testing.assert_array_equal(decode.seen[1][2], first[3][:, :, 1])
+    for before, after in zip(decode.seen[1:-1], decode.seen[2:], strict=True):
+        assert not after[4]
+        np.testing.assert_array_equal(after[2], before[3][:, :, 0])
+
+
+def test_points_correct_the_prediction_that_was_shown(targets):
+    decode = Recorder()
+    run(decode, targets)
+    jax.effects_barrier()
+    from sam_jax.ops.resample import linear_matrix
+
+    rows, columns = linear_matrix(LOW, SIDE), linear_matrix(LOW, 2 * SIDE)
+    true = np.asarray(targets)
+    checked = 0
+    for before, after in zip(decode.seen[:-1], decode.seen[1:], strict=True):
+        new = (after[1] != -2) & (before[1] == -2)
+        if not new.any():
+            continue
+        shown = before[3][:, :, 1 if before[4] else 0]
+        guess = rows @ shown @ columns.T > 0
+        for b, p, slot in zip(*np.nonzero(new), strict=True):
+            x, y = after[0][b, p, slot].astype(int)
+            assert true[b, p, y, x] != guess[b, p, y, x]
+            assert after[1][b, p, slot] == true[b, p, y, x]
+            checked += 1
+    assert checked == 8 * B * P
+
+
+def test_the_same_key_gives_the_same_numbers_and_another_gives_others(targets):
+    one, again, other = (run(Recorder(), targets, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.losses.total, again.losses.total)
+    np.testing.assert_array_equal(one.iou, again.iou)
+    assert one.losses.total != other.losses.total
+
+
+@pytest.mark.parametrize("points", [0, 1, 3])
+def test_fewer_points_make_fewer_passes(targets, points):
+    options = InteractiveOptions(SimulationOptions(correction_points=points))
+    decode = Recorder()
+    assert run(decode, targets, options=options).iou.shape == (points + 3,)
+
+
+def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
+    def total(scale, detach):
+        def decode(prompts, multimask, key):
+            shape = (B, P, 3 if multimask else 1, LOW, LOW)
+            if prompts.masks is None:
+                logits = scale * jnp.ones(shape)
+            else:
+                logits = jnp.broadcast_to(prompts.masks[:, :, None], shape) - 0.3
+            return logits, jnp.zeros(shape[:3])
+
+        options = InteractiveOptions(detach_feedback=detach)
+        key = jax.random.key(0)
+        return interact(decode, targets, jnp.ones((B, P)), key, options).losses.total
+
+    step = 1e-2
+    slope = (total(1.0 + step, False) - total(1.0 - step, False)) / (2 * step)
+    # Float32 sums of some hundred, and a step that thresholds do not notice.
+    np.testing.assert_allclose(jax.grad(total)(1.0, False), slope, rtol=1e-2)
+    # Detached, later passes take the logits as they come: the first pass alone is left.
+    assert abs(jax.grad(total)(1.0, True) - slope) > 0.5 * abs(slope)
+
+
+def test_objects_without_weight_change_nothing(targets):
+    weights = jnp.array([[1.0, 1.0, 0.0]] * B)
+    changed = targets.at[:, 2].set(~targets[:, 2])
+    one, other = (
+        run(Recorder(), targets, weights=weights),
+        run(Recorder(), changed, weights=weights),
+    )
+    np.testing.assert_array_equal(one.losses.total, other.losses.total)
+    np.testing.assert_array_equal(one.iou, other.iou)
