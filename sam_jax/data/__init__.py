@@ -1,0 +1,1 @@
+"""Training data: readers, procedural scenes, and the batches that both make."""

@@ -1,0 +1,53 @@
+"""The batches that training takes, whatever made them."""
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+
+@struct.dataclass
+class TrainingBatch:
+    """Images in the model's frame with true masks of some of their objects.
+
+    Images are resized so that their longer side is the frame's, and lie at its top left. Masks are
+    packed eight pixels to a byte along x, most significant bit first, as `numpy.packbits` does: 64
+    masks of one image of 1024x1024 are 8 MB.
+
+    Attributes:
+      images: RGB, 0 beyond the image.
+      sizes_hw: height and width of each image inside the frame.
+      masks: of P objects of each image, packed; False beyond the image.
+      weights: of objects; 0 for those that only fill the batch.
+    """
+
+    images: UInt8[Array, "B S S 3"]
+    sizes_hw: Int[Array, "B 2"]
+    masks: UInt8[Array, "B P S S_eighth"]
+    weights: Float[Array, "B P"]
+
+
+def pack_masks(masks: Bool[Array, "*objects height width"]) -> UInt8[Array, "*objects height _"]:
+    """Eight pixels to a byte, as `TrainingBatch.masks`; the width is a multiple of 8."""
+    return jnp.packbits(masks, axis=-1)
+
+
+def unpack_masks(packed: UInt8[Array, "*objects height _"]) -> Bool[Array, "*objects height width"]:
+    """The inverse of `pack_masks`."""
+    return jnp.unpackbits(packed, axis=-1).astype(bool)
+
+
+def normalized_images(
+    batch: TrainingBatch, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]
+) -> Float[Array, "B S S 3"]:
+    """Images as the model takes them: normalised, then padded with zeros (as the original does).
+
+    Args:
+      batch: with images as bytes.
+      pixel_mean: of the model's configuration, for each colour.
+      pixel_std: likewise.
+    """
+    images = (batch.images - jnp.asarray(pixel_mean)) / jnp.asarray(pixel_std)
+    side = jnp.arange(batch.images.shape[1])
+    inside = side < batch.sizes_hw[:, :, None]
+    inside = inside[:, 0, :, None] & inside[:, 1, None, :]
+    return jnp.where(inside[..., None], images, 0.0).astype(jnp.float32)

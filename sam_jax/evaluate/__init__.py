@@ -1,0 +1,1 @@
+"""Evaluation by the protocols of the paper."""
