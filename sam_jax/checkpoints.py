@@ -13,9 +13,7 @@ import json
 import os
 import secrets
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +29,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sam_jax.configs import SamConfig, check_config, config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
+from sam_jax.files import directory_checksums
 from sam_jax.models.sam import variable_shapes
 from sam_jax.types import Params
 
@@ -40,7 +39,6 @@ FAMILY = "sam"
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _STORED_DTYPES = tuple(np.dtype(kind) for kind in (jnp.float32, jnp.bfloat16, jnp.float16))
 _MAX_CONFIG_BYTES = 1 << 20
-_PIECE_BYTES = 16 << 20
 # Weights hardly compress: directories that claim far more than they hold are damaged or hostile.
 # Chunks that are missing would read as zeros.
 _MAX_EXPANSION = 100
@@ -156,7 +154,7 @@ def save_checkpoint(
             writer.save(directory / "params", unflatten_dict(flat, sep="/"))
         # Orbax notes there which path it wrote to: a file's maker is nobody else's business.
         (directory / "params" / "commit_success.txt").unlink(missing_ok=True)
-        record["files"] = _file_checksums(directory / "params")
+        record["files"] = directory_checksums(directory / "params")
         (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     return info
 
@@ -328,23 +326,6 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _file_checksums(directory: Path) -> dict[str, str]:
-    """The CRC-32, in hexadecimal, of every file under a directory."""
-    files = sorted(file for file in directory.rglob("*") if file.is_file())
-    with ThreadPoolExecutor() as threads:
-        checksums = list(threads.map(_crc32, files))
-    names = [file.relative_to(directory).as_posix() for file in files]
-    return dict(zip(names, checksums, strict=True))
-
-
-def _crc32(file: Path) -> str:
-    checksum = 0
-    with open(file, "rb") as opened:
-        while piece := opened.read(_PIECE_BYTES):
-            checksum = zlib.crc32(piece, checksum)
-    return f"{checksum:08x}"
-
-
 def _check_files(path: Path, written: Any) -> None:
     """Finds damaged files before Orbax does, which goes on in the background after it failed."""
     directory = path / "params"
@@ -353,7 +334,7 @@ def _check_files(path: Path, written: Any) -> None:
     if not isinstance(written, dict):
         raise CheckpointError(f"{path / 'config.json'} is damaged: it has no list of files")
     try:
-        found = _file_checksums(directory)
+        found = directory_checksums(directory)
     except OSError as error:
         raise CheckpointError(f"cannot read {directory}: {error.strerror or error}") from error
     for name, checksum in written.items():

@@ -5,10 +5,14 @@ import hashlib
 import os
 import secrets
 import sys
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+_PIECE_BYTES = 16 << 20
 
 
 @contextmanager
@@ -52,6 +56,27 @@ def file_sha256(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def directory_checksums(directory: Path) -> dict[str, str]:
+    """The CRC-32, in hexadecimal, of every file under a directory, by its path there.
+
+    Raises:
+      OSError: a file cannot be read.
+    """
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    with ThreadPoolExecutor() as threads:
+        checksums = list(threads.map(_crc32, files))
+    names = [file.relative_to(directory).as_posix() for file in files]
+    return dict(zip(names, checksums, strict=True))
+
+
+def _crc32(file: Path) -> str:
+    checksum = 0
+    with open(file, "rb") as opened:
+        while piece := opened.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return f"{checksum:08x}"
 
 
 def try_lock(file: BinaryIO, shared: bool = False) -> bool:

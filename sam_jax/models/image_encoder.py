@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.configs import ImageEncoderConfig
-from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, materialize
+from sam_jax.models.layers import Dense, DropPath, LayerNorm, MLPBlock, materialize
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -115,6 +115,7 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     attention: str | None = None
     model_axis: str | None = None
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
@@ -132,10 +133,11 @@ class Block(nn.Module):
             self.model_axis,
             name="attn",
         )
-        x = materialize(x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x)))
+        drop = DropPath(self.drop_path)
+        x = materialize(x + drop(attention(LayerNorm(dtype=self.dtype, name="norm1")(x))))
         hidden = _share(self.config.mlp_dim, self.model_axis)
         mlp = MLPBlock(hidden, dtype=self.dtype, model_axis=self.model_axis, name="mlp")
-        return x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x))
+        return x + drop(mlp(LayerNorm(dtype=self.dtype, name="norm2")(x)))
 
 
 class Neck(nn.Module):
@@ -167,6 +169,8 @@ class ImageEncoder(nn.Module):
       remat: recompute each block in the backward pass instead of keeping its activations.
       attention: its implementation, see `ops.attention.grid_attention`; None chooses by platform.
       model_axis: the axis of a device mesh over which heads and MLP are divided, see `Sam`.
+      drop_path: how often the last block's branches are left out, in training; it grows linearly
+        from 0 in the first block (ViTDet).
     """
 
     config: ImageEncoderConfig
@@ -175,6 +179,7 @@ class ImageEncoder(nn.Module):
     remat: bool = False
     attention: str | None = None
     model_axis: str | None = None
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
@@ -205,6 +210,7 @@ class ImageEncoder(nn.Module):
         block_class = nn.remat(Block) if self.remat else Block
         for i in range(config.depth):
             window = 0 if i in config.global_attention_indexes else config.window_size
-            options = (self.dtype, self.attention, self.model_axis)
+            drop_path = self.drop_path * i / max(config.depth - 1, 1)
+            options = (self.dtype, self.attention, self.model_axis, drop_path)
             x = block_class(config, window, *options, name=f"blocks_{i}")(x)
         return Neck(self.features, self.dtype, name="neck")(x)

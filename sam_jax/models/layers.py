@@ -75,6 +75,26 @@ class Dense(nn.Module):
         return (out + bias).astype(self.dtype)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: a residual branch is left out for some images (Huang et al. 2016).
+
+    Attributes:
+      rate: how often; what stays is scaled up by it. Anything but 0 draws from the random stream
+        "dropout".
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """The branch, or zeros."""
+        if self.rate == 0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        return jnp.where(kept, x / (1 - self.rate), 0.0).astype(x.dtype)
+
+
 class MLPBlock(nn.Module):
     """Two linear layers with an activation between.
 

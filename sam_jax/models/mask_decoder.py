@@ -51,6 +51,7 @@ class MaskDecoder(nn.Module):
 
     config: SamConfig
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -93,7 +94,7 @@ class MaskDecoder(nn.Module):
 
         image = image_embedding[:, None].astype(self.dtype) + dense_prompt_embeddings
         image = image.reshape(batch, -1, height * width, dim)
-        tokens, image = TwoWayTransformer(config, self.dtype, name="transformer")(
+        tokens, image = TwoWayTransformer(config, self.dtype, self.dropout, name="transformer")(
             image, image_pe.reshape(height * width, dim), tokens, token_mask
         )
         image = image.reshape(batch, prompts, height, width, dim)

@@ -27,6 +27,10 @@ class Sam(nn.Module):
       model_axis: the axis of a device mesh over which the encoder's heads and MLP are divided. Such
         a model runs inside `jax.shard_map`, on one device's part of the parameters
         (`sharding.encode_images`); it cannot be initialised there.
+      drop_path: how often the encoder's last block is left out for an image, in training; linearly
+        less in those before. With this or the next above 0, `apply` needs a key for "dropout".
+      decoder_dropout: of the outputs of the decoder's attention and MLPs, in training (paper: 0.1;
+        the released code has none).
     """
 
     config: SamConfig
@@ -34,6 +38,8 @@ class Sam(nn.Module):
     remat: bool = False
     attention: str | None = None
     model_axis: str | None = None
+    drop_path: float = 0.0
+    decoder_dropout: float = 0.0
 
     def setup(self):
         """The three parts of the paper's figure."""
@@ -45,9 +51,10 @@ class Sam(nn.Module):
             self.remat,
             self.attention,
             self.model_axis,
+            self.drop_path,
         )
         self.prompt_encoder = PromptEncoder(config, self.dtype)
-        self.mask_decoder = MaskDecoder(config, self.dtype)
+        self.mask_decoder = MaskDecoder(config, self.dtype, self.decoder_dropout)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], prompts: Prompts, multimask: bool = True

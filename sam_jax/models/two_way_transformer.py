@@ -53,6 +53,7 @@ class TwoWayAttentionBlock(nn.Module):
     config: SamConfig
     is_first: bool
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -67,8 +68,10 @@ class TwoWayAttentionBlock(nn.Module):
         config = self.config
         internal_dim = config.embed_dim // config.attention_downsample_rate
 
+        drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0)
+
         def attend(name, dim, dtype=self.dtype, **inputs):
-            return Attention(config.decoder_num_heads, dim, dtype, name=name)(**inputs)
+            return drop(Attention(config.decoder_num_heads, dim, dtype, name=name)(**inputs))
 
         def norm(i, x, dtype=jnp.float32):
             return LayerNorm(epsilon=TRANSFORMER_EPSILON, dtype=dtype, name=f"norm{i}")(x)
@@ -85,7 +88,7 @@ class TwoWayAttentionBlock(nn.Module):
         queries = norm(2, queries + out)
 
         mlp = MLPBlock(config.decoder_mlp_dim, nn.relu, name="mlp")
-        queries = norm(3, queries + mlp(queries))
+        queries = norm(3, queries + drop(mlp(queries)))
 
         q = queries + query_pe
         out = attend(
@@ -99,6 +102,7 @@ class TwoWayTransformer(nn.Module):
 
     config: SamConfig
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -118,7 +122,8 @@ class TwoWayTransformer(nn.Module):
         """
         queries, keys = tokens, image_tokens
         for i in range(self.config.decoder_depth):
-            layer = TwoWayAttentionBlock(self.config, i == 0, self.dtype, name=f"layers_{i}")
+            options = (self.config, i == 0, self.dtype, self.dropout)
+            layer = TwoWayAttentionBlock(*options, name=f"layers_{i}")
             queries, keys = layer(queries, keys, tokens, image_pe, token_mask)
         attention = Attention(
             self.config.decoder_num_heads,
@@ -126,6 +131,7 @@ class TwoWayTransformer(nn.Module):
             self.dtype,
             name="final_attn_token_to_image",
         )
-        queries = queries + attention(q=queries + tokens, k=keys + image_pe, v=keys)
+        drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0)
+        queries = queries + drop(attention(q=queries + tokens, k=keys + image_pe, v=keys))
         norm = LayerNorm(epsilon=TRANSFORMER_EPSILON, name="norm_final_attn")
         return norm(queries), keys

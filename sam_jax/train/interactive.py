@@ -50,7 +50,7 @@ class Interaction:
 
     Attributes:
       losses: summed over objects and passes (paper: silent on sum or mean; SAM 2 sums).
-      iou: of the mask that the model was most sure of, after each pass, averaged over objects.
+      iou: of the mask that the model was most sure of, after each pass, summed over objects.
     """
 
     losses: Losses
@@ -109,9 +109,8 @@ def interact(
         if options.detach_feedback:
             feedback = jax.lax.stop_gradient(feedback)
         iou = jnp.take_along_axis(judged.terms.iou, judged.best[..., None], axis=-1)[..., 0]
-        real = weights > 0
-        mean_iou = jnp.where(real, iou, 0.0).sum() / jnp.maximum(real.sum(), 1)
-        return losses, mean_iou, feedback, judged.point, judged.label
+        iou = jnp.where(weights > 0, iou, 0.0).sum()
+        return losses, iou, feedback, judged.point, judged.label
 
     # A single prompt is ambiguous: three masks. Later ones have a mask among them: the single one.
     losses, first_iou, *state = one_pass(coords, labels, None, True, 0)
@@ -152,18 +151,17 @@ def _judge(
     targets: Bool[Array, "B P H W"],
     options: LossOptions,
 ) -> _Judged:
-    """Compares masks with the true ones at their full resolution, one object at a time.
+    """Compares masks with the true ones at full resolution, one object of every image at a time.
 
-    All objects at once would be gigabytes of upscaled logits.
+    All objects at once would be gigabytes of upscaled logits; images are divided over devices, each
+    of which works on its own.
     """
     rows, columns = (
         jnp.asarray(linear_matrix(low, full), jnp.float32)
         for low, full in zip(logits.shape[-2:], targets.shape[-2:], strict=True)
     )
 
-    @jax.checkpoint
-    def one_object(args: Any) -> _Judged:
-        key, logits, predicted, target = args
+    def one_object(key, logits, predicted, target) -> _Judged:
         highest = jax.lax.Precision.HIGHEST
         full = jnp.einsum("yh,mhw,xw->myx", rows, logits, columns, precision=highest)
         # The one that a person would be shown, which need not be the best.
@@ -171,6 +169,10 @@ def _judge(
         point, label = correction(key, full[best] > 0, target)
         return _Judged(mask_terms(full, target, options), point, label, best)
 
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (keys, logits, predicted, targets))
-    judged = jax.lax.map(one_object, flat)
-    return jax.tree.map(lambda x: x.reshape(*targets.shape[:2], *x.shape[1:]), judged)
+    @jax.checkpoint
+    def one_of_each(args: Any) -> _Judged:
+        return jax.vmap(one_object)(*args)
+
+    by_object = jax.tree.map(lambda x: x.swapaxes(0, 1), (keys, logits, predicted, targets))
+    judged = jax.lax.map(one_of_each, by_object)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), judged)

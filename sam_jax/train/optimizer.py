@@ -1,0 +1,166 @@
+"""AdamW with the paper's schedule, layer-wise learning rates and frozen parameters.
+
+Paths are those of the parameters, joined by slashes: `image_encoder/blocks_0/attn/qkv/kernel`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sam_jax.errors import InputError
+from sam_jax.types import Params
+
+_BLOCK = re.compile(r"^image_encoder/blocks_(\d+)/")
+_BELOW_BLOCKS = re.compile(r"^image_encoder/(patch_embed/|pos_embed$|cls_token$)")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """How parameters follow gradients; the defaults are the paper's for ViT-H.
+
+    Attributes:
+      learning_rate: the highest.
+      steps: updates in all.
+      warmup_steps: of linear growth to `learning_rate`.
+      warmup_start: the first one's fraction of it (paper: silent; ViTDet: 0.001).
+      schedule: "step" multiplies by `decay_factor` at each of `decay_steps`, "cosine" goes to zero.
+      decay_steps: after how many updates (paper: 60,000 and 86,666 of 90,000).
+      decay_factor: what is left then.
+      weight_decay: of AdamW, times the learning rate.
+      decay_all: weight decay for biases, norms, position tables and learned tokens too, which are
+        left out otherwise (paper: silent; ViTDet-H decays all, SAM 2 neither biases nor norms).
+      beta1: of AdamW.
+      beta2: likewise.
+      layer_decay: of the learning rate, for each block further from the decoder: block i of L has
+        layer_decay ** (L - i), what is below the blocks layer_decay ** (L + 1), all else 1.
+      clip_norm: largest norm of the whole gradient; 0 for none (paper: silent; SAM 2: 0.1).
+      frozen: patterns (regular expressions, searched in paths) of parameters that stay as they are.
+    """
+
+    learning_rate: float = 8e-4
+    steps: int = 90_000
+    warmup_steps: int = 250
+    warmup_start: float = 0.001
+    schedule: Literal["step", "cosine"] = "step"
+    decay_steps: tuple[int, ...] = (60_000, 86_666)
+    decay_factor: float = 0.1
+    weight_decay: float = 0.1
+    decay_all: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    layer_decay: float = 0.8
+    clip_norm: float = 0.0
+    frozen: tuple[str, ...] = ()
+
+
+def learning_rate(options: OptimizerOptions) -> Callable[[Any], Any]:
+    """The learning rate as a function of the updates that were made before."""
+    peak = options.learning_rate
+    rest = max(options.steps - options.warmup_steps, 1)
+
+    def rate(step: Any) -> Any:
+        step = jnp.asarray(step, jnp.float32)
+        ramp = jnp.minimum(step / max(options.warmup_steps, 1), 1.0)
+        warmup = options.warmup_start + (1 - options.warmup_start) * ramp
+        if options.schedule == "cosine":
+            done = jnp.clip((step - options.warmup_steps) / rest, 0.0, 1.0)
+            decay = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        else:
+            passed = sum((step >= at).astype(jnp.float32) for at in options.decay_steps)
+            decay = options.decay_factor ** jnp.asarray(passed)
+        return peak * decay * jnp.where(step < options.warmup_steps, warmup, 1.0)
+
+    return rate
+
+
+def layer_scale(path: str, depth: int, decay: float) -> float:
+    """The factor of a parameter's learning rate, see `OptimizerOptions.layer_decay`.
+
+    Args:
+      path: of the parameter.
+      depth: blocks of the encoder.
+      decay: for each.
+    """
+    block = _BLOCK.match(path)
+    if block:
+        return decay ** (depth - int(block.group(1)))
+    return decay ** (depth + 1) if _BELOW_BLOCKS.match(path) else 1.0
+
+
+def decays(path: str, ndim: int) -> bool:
+    """Whether weight decay is for a parameter: kernels only."""
+    return path.endswith("kernel") and ndim > 1
+
+
+def make_optimizer(
+    options: OptimizerOptions, params: Params, depth: int
+) -> optax.GradientTransformation:
+    """The update rule for such parameters.
+
+    Args:
+      options: what it is.
+      params: the tree under "params", arrays or their shapes.
+      depth: blocks of the encoder, for `layer_decay`.
+
+    Raises:
+      InputError: a pattern of frozen parameters is not a regular expression, or matches none; or
+        nothing is left to be trained.
+    """
+    names = paths(params)
+    frozen = _frozen(options, names)
+
+    def mask(tree: Any) -> Any:
+        if options.decay_all:
+            return jax.tree.map(lambda _: True, tree)
+        return jax.tree.map(lambda path, leaf: decays(path, np.ndim(leaf)), paths(tree), tree)
+
+    def scaled(updates: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree.map(
+            lambda path, x: x * layer_scale(path, depth, options.layer_decay),
+            paths(updates),
+            updates,
+        )
+
+    clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
+    rule = optax.chain(
+        *clip,
+        optax.scale_by_adam(options.beta1, options.beta2),
+        optax.add_decayed_weights(options.weight_decay, mask),
+        optax.stateless(scaled),
+        optax.scale_by_learning_rate(learning_rate(options)),
+    )
+    # Frozen parameters have no state: a fine-tuned decoder's optimiser is as small as the decoder.
+    labels = jax.tree.map(lambda name: "frozen" if name in frozen else "trained", names)
+    return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)
+
+
+def paths(tree: Any) -> Any:
+    """The same tree with every array's path in its place."""
+
+    def name(path, _):
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    return jax.tree_util.tree_map_with_path(name, tree)
+
+
+def _frozen(options: OptimizerOptions, names: Any) -> set[str]:
+    every = jax.tree.leaves(names)
+    found: set[str] = set()
+    for pattern in options.frozen:
+        try:
+            matching = {name for name in every if re.search(pattern, name)}
+        except re.error as error:
+            raise InputError(f"frozen: {pattern!r} is no regular expression: {error}") from None
+        if not matching:
+            raise InputError(f"frozen: {pattern!r} matches no parameter; {every[0]} is one")
+        found |= matching
+    if len(found) == len(every):
+        raise InputError("frozen: the patterns match every parameter, nothing would be trained")
+    return found

@@ -1,0 +1,132 @@
+"""Checkpoints of a training run: everything that the rest of the run depends on.
+
+    checkpoints/STEP/state    the `TrainState`, by Orbax
+    checkpoints/STEP/data     the input's position, JSON
+    checkpoints/STEP.sealed   the CRC-32 of every file, written when they are complete
+
+Orbax writes in the background and renames a checkpoint into place when it is done. A checkpoint
+without a seal, or whose files are not those that were sealed, was cut short: it is passed over, and
+the one before is used.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sam_jax.errors import InputError
+from sam_jax.files import directory_checksums, written_aside
+
+
+class RunCheckpoints:
+    """Those of one run, in its folder."""
+
+    def __init__(self, directory: Path, keep: int = 2, keep_every: int | None = None):
+        """Opens or makes the folder.
+
+        Args:
+          directory: of the checkpoints alone.
+          keep: so many of the newest stay; at least 2, so that one that was cut short has one
+            before it.
+          keep_every: also those of steps that are multiples of this stay.
+        """
+        self.directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=max(keep, 2), keep_period=keep_every, cleanup_tmp_directories=True
+            ),
+        )
+        self._unsealed: int | None = None
+
+    def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
+        """Begins to write a checkpoint; the arrays may be donated as soon as this returns.
+
+        Args:
+          step: updates made.
+          state: a `TrainState`.
+          data_state: the input's position, JSON values.
+        """
+        self.wait()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+            ),
+            force=True,
+        )
+        self._unsealed = step
+
+    def poll(self) -> None:
+        """Seals a checkpoint whose writing has ended since; costs nothing otherwise."""
+        if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything is written and sealed."""
+        self._manager.wait_until_finished()
+        if self._unsealed is not None and jax.process_index() == 0:
+            self._seal(self._unsealed)
+        self._unsealed = None
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        self.wait()
+        self._manager.close()
+
+    def restore(self, shapes: Any) -> tuple[int, Any, dict[str, Any], list[int]] | None:
+        """The newest checkpoint that is whole.
+
+        Args:
+          shapes: the state as `jax.ShapeDtypeStruct` with shardings.
+
+        Returns:
+          Its step, state and input's position, and the steps of newer ones that were cut short,
+          which are removed; None where there is no checkpoint at all.
+
+        Raises:
+          InputError: there are checkpoints and none is whole.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        broken = []
+        for step in steps:
+            if not self._whole(step):
+                broken.append(step)
+                continue
+            for newer in broken:
+                self._manager.delete(newer)
+                self._seal_of(newer).unlink(missing_ok=True)
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
+                ),
+            )
+            return step, found["state"], found["data"], broken
+        if broken:
+            raise InputError(
+                f"none of the checkpoints in {self.directory} is whole (steps {broken}); remove "
+                "them to begin anew"
+            )
+        return None
+
+    def _seal_of(self, step: int) -> Path:
+        return self.directory / f"{step}.sealed"
+
+    def _seal(self, step: int) -> None:
+        record = directory_checksums(self.directory / str(step))
+        with written_aside(self._seal_of(step)) as file:
+            file.write(json.dumps(record, indent=1).encode())
+        kept = {str(step) for step in self._manager.all_steps()}
+        for seal in self.directory.glob("*.sealed"):
+            if seal.stem not in kept:
+                seal.unlink()
+
+    def _whole(self, step: int) -> bool:
+        try:
+            sealed = json.loads(self._seal_of(step).read_bytes())
+            return sealed == directory_checksums(self.directory / str(step))
+        except (OSError, ValueError):
+            return False
