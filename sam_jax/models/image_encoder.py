@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.configs import ImageEncoderConfig
-from sam_jax.models.layers import Dense, DropPath, LayerNorm, MLPBlock, materialize
+from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, drop_path, materialize
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -119,9 +119,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channel"]
+        self,
+        x: Float[Array, "batch height width channel"],
+        draws: Float[Array, "batch 2"] | None = None,
     ) -> Float[Array, "batch height width channel"]:
-        """Attention and MLP, each with its residual."""
+        """Attention and MLP, each with its residual; `draws` may leave them out (`drop_path`)."""
         window = self.window_size
         table_size_hw = (window, window) if window else self.config.table_size_hw
         attention = Attention(
@@ -133,11 +135,14 @@ class Block(nn.Module):
             self.model_axis,
             name="attn",
         )
-        drop = DropPath(self.drop_path)
-        x = materialize(x + drop(attention(LayerNorm(dtype=self.dtype, name="norm1")(x))))
+
+        def drop(branch, i):
+            return drop_path(branch, None if draws is None else draws[:, i], self.drop_path)
+
+        x = materialize(x + drop(attention(LayerNorm(dtype=self.dtype, name="norm1")(x)), 0))
         hidden = _share(self.config.mlp_dim, self.model_axis)
         mlp = MLPBlock(hidden, dtype=self.dtype, model_axis=self.model_axis, name="mlp")
-        return x + drop(mlp(LayerNorm(dtype=self.dtype, name="norm2")(x)))
+        return x + drop(mlp(LayerNorm(dtype=self.dtype, name="norm2")(x)), 1)
 
 
 class Neck(nn.Module):
@@ -169,8 +174,8 @@ class ImageEncoder(nn.Module):
       remat: recompute each block in the backward pass instead of keeping its activations.
       attention: its implementation, see `ops.attention.grid_attention`; None chooses by platform.
       model_axis: the axis of a device mesh over which heads and MLP are divided, see `Sam`.
-      drop_path: how often the last block's branches are left out, in training; it grows linearly
-        from 0 in the first block (ViTDet).
+      drop_path: how often the last block's branches are left out, where `draws` are given; it
+        grows linearly from 0 in the first block (ViTDet).
     """
 
     config: ImageEncoderConfig
@@ -183,9 +188,16 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"]
+        self,
+        images: Float[Array, "batch height width 3"],
+        draws: Float[Array, "batch {self.config.depth} 2"] | None = None,
     ) -> Float[Array, "batch grid_height grid_width {self.features}"]:
         """Encodes images whose height and width are multiples of the patch size.
+
+        Args:
+          images: normalised.
+          draws: uniform numbers that decide which branches are left out for which image, in
+            training with `drop_path`; None leaves out none.
 
         Raises:
           ValueError: they are not.
@@ -212,5 +224,6 @@ class ImageEncoder(nn.Module):
             window = 0 if i in config.global_attention_indexes else config.window_size
             drop_path = self.drop_path * i / max(config.depth - 1, 1)
             options = (self.dtype, self.attention, self.model_axis, drop_path)
-            x = block_class(config, window, *options, name=f"blocks_{i}")(x)
+            block = block_class(config, window, *options, name=f"blocks_{i}")
+            x = block(x, None if draws is None else draws[:, i])
         return Neck(self.features, self.dtype, name="neck")(x)

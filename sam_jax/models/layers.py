@@ -75,24 +75,21 @@ class Dense(nn.Module):
         return (out + bias).astype(self.dtype)
 
 
-class DropPath(nn.Module):
+def drop_path(
+    x: Float[Array, "batch ..."], draws: Float[Array, " batch"] | None, rate: float
+) -> Float[Array, "batch ..."]:
     """Stochastic depth: a residual branch is left out for some images (Huang et al. 2016).
 
-    Attributes:
-      rate: how often; what stays is scaled up by it. Anything but 0 draws from the random stream
-        "dropout".
+    Args:
+      x: the branch.
+      draws: a uniform number for each image: below `rate`, its branch is zeros; the others are
+        scaled up by as much. None keeps all as they are.
+      rate: how often.
     """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """The branch, or zeros."""
-        if self.rate == 0:
-            return x
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
-        return jnp.where(kept, x / (1 - self.rate), 0.0).astype(x.dtype)
+    if draws is None or rate == 0:
+        return x
+    kept = draws.reshape(-1, *(1,) * (x.ndim - 1)) >= rate
+    return jnp.where(kept, x / (1 - rate), 0.0).astype(x.dtype)
 
 
 class MLPBlock(nn.Module):

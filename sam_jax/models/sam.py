@@ -28,9 +28,9 @@ class Sam(nn.Module):
         a model runs inside `jax.shard_map`, on one device's part of the parameters
         (`sharding.encode_images`); it cannot be initialised there.
       drop_path: how often the encoder's last block is left out for an image, in training; linearly
-        less in those before. With this or the next above 0, `apply` needs a key for "dropout".
+        less in those before.
       decoder_dropout: of the outputs of the decoder's attention and MLPs, in training (paper: 0.1;
-        the released code has none).
+        the released code has none). Above 0, `apply` needs a key for "dropout".
     """
 
     config: SamConfig
@@ -62,17 +62,20 @@ class Sam(nn.Module):
         """Encodes images and decodes prompts; see `encode_image` and `decode`."""
         return self.decode(self.encode_image(images), prompts, multimask)
 
-    def encode_image(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+    def encode_image(
+        self, images: Float[Array, "B H W 3"], draws: Float[Array, "B depth 2"] | None = None
+    ) -> Float[Array, "B h w C"]:
         """Image embeddings at 1/16 of the resolution.
 
         Args:
           images: normalised and padded (`preprocess.prepare_image`); height and width are any
             multiples of the patch size. Position tables are resized to them.
+          draws: uniform numbers for `drop_path`, in training.
 
         Raises:
           ValueError: height or width is no multiple of the patch size.
         """
-        return self.image_encoder(images)
+        return self.image_encoder(images, draws)
 
     def encode_prompts(
         self, prompts: Prompts, grid_hw: tuple[int, int]

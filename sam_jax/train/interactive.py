@@ -1,4 +1,4 @@
-"""Interactive training of one batch: prompts in turn, each an answer to the last prediction.
+"""Interactive training: prompts in turn, each an answer to the last prediction.
 
 SAM appendix A: a first prompt, eight points from where the prediction is wrong, and two passes
 without a new point, one at a random place and one at the end: eleven decodings of images that are
@@ -24,7 +24,7 @@ from sam_jax.train.simulation import (
 )
 from sam_jax.types import LABEL_ABSENT, Prompts
 
-# Prompts, whether three masks are wanted (static), a key for dropout -> logits and predicted IoU.
+# An image's prompts, whether three masks are wanted (static), a key for dropout -> logits, IoU.
 Decode = Callable[[Prompts, bool, PRNGKeyArray], tuple[Array, Array]]
 
 
@@ -67,16 +67,19 @@ class _Judged:
 
 def interact(
     decode: Decode,
-    targets: Bool[Array, "B P H W"],
-    weights: Float[Array, "B P"],
+    targets: Bool[Array, "P H W"],
+    weights: Float[Array, " P"],
     key: PRNGKeyArray,
     options: InteractiveOptions,
 ) -> Interaction:
-    """Simulates a person who corrects the model's masks, and sums up the losses.
+    """Simulates a person who corrects the masks of one image's objects, and sums up the losses.
+
+    Of a batch, by `jax.vmap`, each image with a key of its own: what is drawn for it then depends
+    neither on the others nor on the device.
 
     Args:
-      decode: the model on images that are encoded already; low-resolution logits [B, P, M, h, w]
-        and predicted IoU [B, P, M].
+      decode: the model on an image that is encoded already; low-resolution logits [P, M, h, w] and
+        predicted IoU [P, M].
       targets: true masks in the model's frame, False in the padding.
       weights: of objects; 0 for those that only fill a batch.
       key: decides all that is random.
@@ -84,12 +87,12 @@ def interact(
     """
     simulation = options.simulation
     order_key, first_key, judge_key, dropout_key = jax.random.split(key, 4)
-    batch_keys = jax.random.split(first_key, weights.shape)
-    draw = jax.vmap(jax.vmap(lambda key, mask: first_prompt(key, mask, simulation)))
-    coords, labels = draw(batch_keys, targets)
+    count = weights.shape[0]
+    draw = jax.vmap(lambda key, mask: first_prompt(key, mask, simulation))
+    coords, labels = draw(jax.random.split(first_key, count), targets)
     room = simulation.correction_points
-    coords = jnp.pad(coords, ((0, 0), (0, 0), (0, room), (0, 0)))
-    labels = jnp.pad(labels, ((0, 0), (0, 0), (0, room)), constant_values=LABEL_ABSENT)
+    coords = jnp.pad(coords, ((0, 0), (0, room), (0, 0)))
+    labels = jnp.pad(labels, ((0, 0), (0, room)), constant_values=LABEL_ABSENT)
 
     def one_pass(coords, labels, masks, multimask, number):
         logits, predicted = decode(
@@ -97,18 +100,13 @@ def interact(
             multimask,
             jax.random.fold_in(dropout_key, number),
         )
-        judged = _judge(
-            jax.random.split(jax.random.fold_in(judge_key, number), weights.shape),
-            logits,
-            predicted,
-            targets,
-            options.losses,
-        )
+        keys = jax.random.split(jax.random.fold_in(judge_key, number), count)
+        judged = _judge(keys, logits, predicted, targets, options.losses)
         losses = combined(judged.terms, predicted, weights, options.losses)
-        feedback = jnp.take_along_axis(logits, judged.best[..., None, None, None], axis=2)[:, :, 0]
+        feedback = jnp.take_along_axis(logits, judged.best[:, None, None, None], axis=1)[:, 0]
         if options.detach_feedback:
             feedback = jax.lax.stop_gradient(feedback)
-        iou = jnp.take_along_axis(judged.terms.iou, judged.best[..., None], axis=-1)[..., 0]
+        iou = jnp.take_along_axis(judged.terms.iou, judged.best[:, None], axis=-1)[:, 0]
         iou = jnp.where(weights > 0, iou, 0.0).sum()
         return losses, iou, feedback, judged.point, judged.label
 
@@ -121,8 +119,8 @@ def interact(
         losses, coords, labels, masks, point, label = carry
         number, slot = step
         # A slot out of range: nothing is written, and the pass has no new point.
-        coords = coords.at[:, :, slot].set(point, mode="drop")
-        labels = labels.at[:, :, slot].set(label, mode="drop")
+        coords = coords.at[:, slot].set(point, mode="drop")
+        labels = labels.at[:, slot].set(label, mode="drop")
         new, iou, *state = one_pass(coords, labels, masks, False, number)
         return (losses + new, coords, labels, *state), iou
 
@@ -145,23 +143,24 @@ def _slots(key: PRNGKeyArray, points: int) -> Array:
 
 
 def _judge(
-    keys: Key[Array, "B P"],
-    logits: Float[Array, "B P M h w"],
-    predicted: Float[Array, "B P M"],
-    targets: Bool[Array, "B P H W"],
+    keys: Key[Array, " P"],
+    logits: Float[Array, "P M h w"],
+    predicted: Float[Array, "P M"],
+    targets: Bool[Array, "P H W"],
     options: LossOptions,
 ) -> _Judged:
-    """Compares masks with the true ones at full resolution, one object of every image at a time.
+    """Compares masks with the true ones at full resolution, one object at a time.
 
-    All objects at once would be gigabytes of upscaled logits; images are divided over devices, each
-    of which works on its own.
+    All objects at once would be gigabytes of upscaled logits.
     """
     rows, columns = (
         jnp.asarray(linear_matrix(low, full), jnp.float32)
         for low, full in zip(logits.shape[-2:], targets.shape[-2:], strict=True)
     )
 
-    def one_object(key, logits, predicted, target) -> _Judged:
+    @jax.checkpoint
+    def one_object(args: Any) -> _Judged:
+        key, logits, predicted, target = args
         highest = jax.lax.Precision.HIGHEST
         full = jnp.einsum("yh,mhw,xw->myx", rows, logits, columns, precision=highest)
         # The one that a person would be shown, which need not be the best.
@@ -169,10 +168,4 @@ def _judge(
         point, label = correction(key, full[best] > 0, target)
         return _Judged(mask_terms(full, target, options), point, label, best)
 
-    @jax.checkpoint
-    def one_of_each(args: Any) -> _Judged:
-        return jax.vmap(one_object)(*args)
-
-    by_object = jax.tree.map(lambda x: x.swapaxes(0, 1), (keys, logits, predicted, targets))
-    judged = jax.lax.map(one_of_each, by_object)
-    return jax.tree.map(lambda x: x.swapaxes(0, 1), judged)
+    return jax.lax.map(one_object, (keys, logits, predicted, targets))

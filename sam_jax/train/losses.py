@@ -132,14 +132,14 @@ def mask_terms(
 
 def combined(
     terms: MaskTerms,
-    predicted_iou: Float[Array, "B P M"],
-    weights: Float[Array, "B P"],
+    predicted_iou: Float[Array, "*objects M"],
+    weights: Float[Array, "*objects"],
     options: LossOptions,
 ) -> Losses:
     """The losses of one decoding, summed over objects; of an object's masks the best alone counts.
 
     Args:
-      terms: [B, P, M], of M masks for each of P objects of B images.
+      terms: of M masks for each object.
       predicted_iou: by the model.
       weights: of objects; 0 for those that only fill a batch, which get no gradient.
       options: weights of the terms.
@@ -147,13 +147,13 @@ def combined(
     mask_loss = options.focal_weight * terms.focal + options.dice_weight * terms.dice
     best = jnp.argmin(mask_loss, axis=-1, keepdims=True)
 
-    def chosen(values: Float[Array, "B P M"]) -> Float[Array, "B P"]:
+    def chosen(values: Float[Array, "*objects M"]) -> Float[Array, "*objects"]:
         return jnp.take_along_axis(values, best, axis=-1)[..., 0]
 
     error = jnp.square(predicted_iou.astype(jnp.float32) - terms.iou)
     error = chosen(error) if options.iou_of == "chosen" else error.mean(axis=-1)
 
-    def total(values: Float[Array, "B P"]) -> Float[Array, ""]:
+    def total(values: Float[Array, "*objects"]) -> Float[Array, ""]:
         return jnp.where(weights > 0, weights * values, 0.0).sum()
 
     focal, dice, iou = total(chosen(terms.focal)), total(chosen(terms.dice)), total(error)

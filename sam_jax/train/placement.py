@@ -1,9 +1,8 @@
 """Where training's state and batches lie on a mesh: all of it divided.
 
-Every large parameter, and what the optimiser keeps of it, is divided over all devices (ZeRO,
-Rajbhandari et al. 2020; FSDP): along `model` as for inference (`sharding.PARTITION_RULES`), and
-along `data` in its largest remaining dimension. XLA gathers parameters where they are used and
-scatters their gradients.
+Every large parameter, and what the optimiser keeps of it, is divided over all devices: along
+`model` as for inference (`sharding.PARTITION_RULES`), and along `data` in its largest remaining
+dimension.
 """
 
 import re
@@ -17,9 +16,8 @@ from jax.sharding import PartitionSpec as P
 from sam_jax.errors import InputError
 from sam_jax.sharding import DATA, PARTITION_RULES
 from sam_jax.train.optimizer import paths
-from sam_jax.train.step import Update
 
-# Smaller arrays are on every device: dividing them costs more exchanges than it saves memory.
+# Smaller arrays are whole along `data`: dividing them costs more exchanges than it saves memory.
 _DIVIDED_FROM = 1 << 14
 
 
@@ -31,11 +29,12 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
         paths behind names of its own.
       mesh: from `sharding.make_mesh`.
     """
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(state, mesh))
 
-    def sharding(path: str, leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, _spec(path, np.shape(leaf), mesh))
 
-    return jax.tree.map(sharding, paths(state), state)
+def specs(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+    """How each array of a tree is divided, see `state_shardings`."""
+    return jax.tree.map(lambda path, leaf: _spec(path, np.shape(leaf), mesh), paths(tree), tree)
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -57,7 +56,7 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh
         )
 
 
-def compile_update(update: Update, state: Any, mesh: Mesh | AbstractMesh) -> Any:
+def compile_update(update: Any, state: Any, mesh: Mesh | AbstractMesh) -> Any:
     """The update as one compiled function over a mesh, which consumes its state.
 
     Args:
@@ -76,16 +75,9 @@ def compile_update(update: Update, state: Any, mesh: Mesh | AbstractMesh) -> Any
 
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
-    if int(np.prod(shape)) < _DIVIDED_FROM:
-        return P()
     rule = next(spec for pattern, spec in PARTITION_RULES if re.search(pattern, path))
-    # A rule for the projection to queries, keys and values is for its view with an axis of heads.
-    axes = list(rule) if len(rule) <= len(shape) else []
-    axes += [None] * (len(shape) - len(axes))
-    axes = [
-        a if a is None or n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)
-    ]
+    axes = [*rule, *(None,) * (len(shape) - len(rule))]
     free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape[DATA] == 0]
-    if free:
+    if free and int(np.prod(shape)) >= _DIVIDED_FROM:
         axes[max(free, key=lambda i: shape[i])] = DATA
     return P(*axes)

@@ -1,8 +1,10 @@
-"""One update: gradients of a batch, accumulated and averaged, on any mesh of devices.
+"""One update: gradients of a batch, accumulated and averaged, over a mesh of devices.
 
-The program is written for the whole batch, and XLA divides it by where its arguments lie: images
-over `data`, parameters and the optimiser's state over both axes (`placement`). What is drawn at
-random depends on the key and the whole batch alone, so that any mesh gives the same update.
+Images are divided over `data`, and each device's program is written for its own part, as in
+`sharding`. Large parameters and the optimiser's state are divided over both axes of the mesh
+(`placement`): a device gathers whole parameters along `data` where it needs them, and the gradient
+of that scatters their gradients again (FSDP; ZeRO, Rajbhandari et al. 2020). Random numbers belong
+to images, not to devices, so that any mesh gives the same update.
 """
 
 from collections.abc import Callable
@@ -12,8 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Key, UInt32
 
+from sam_jax.sharding import ALL, DATA, MODEL, over
+from sam_jax.train.placement import specs
 from sam_jax.types import Params
 
 
@@ -23,7 +29,7 @@ class TrainState:
 
     Attributes:
       step: updates made.
-      params: the tree under "params", float32.
+      params: what is trained, float32.
       opt_state: the optimiser's.
       constants: variables that no optimiser reaches.
       key: data of the random key of the run; every step folds its number into it.
@@ -51,8 +57,8 @@ class Summed:
     metrics: dict[str, Any]
 
 
-# Parameters, constants, a batch, a key.
-Loss = Callable[[Params, Params, Any, PRNGKeyArray], Summed]
+# Parameters (of one device along `model`), constants, images, a key for each image.
+Loss = Callable[[Params, Params, Any, Key[Array, " B"]], Summed]
 Update = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 
 
@@ -62,7 +68,7 @@ def initial_state(
     """The state before the first update; variables are copied, as updates consume theirs.
 
     Args:
-      variables: of the model, "params" and whatever else it has.
+      variables: "params" and whatever else the model has.
       optimizer: from `optimizer.make_optimizer`.
       seed: decides all random numbers of the run.
     """
@@ -77,34 +83,33 @@ def initial_state(
     )
 
 
-def make_update(loss: Loss, optimizer: optax.GradientTransformation, accumulate: int = 1) -> Update:
+def make_update(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | AbstractMesh,
+    accumulate: int = 1,
+) -> Update:
     """The pure function from a state and a batch to the next state and metrics.
 
     Args:
       loss: of a part of a batch.
       optimizer: from `optimizer.make_optimizer`.
-      accumulate: parts that a batch is taken in, one after the other; the update is that of the
-        whole batch, but for what is drawn at random.
+      mesh: from `sharding.make_mesh`.
+      accumulate: parts that a batch is taken in, one after the other; the update is the same.
 
     Returns:
-      A function to be compiled with `jax.jit`, its first argument donated. Metrics are scalars
-      and short vectors: the loss's own, "loss", "gradient_norm" and "finite".
+      A function for `placement.compile_update`. Metrics are scalars and short vectors: the loss's
+      own, "loss", "gradient_norm" and "finite".
     """
 
-    def gradients(state: TrainState, batch: Any, key: PRNGKeyArray) -> tuple[Any, Summed]:
-        def value(params):
-            summed = loss(params, state.constants, batch, key)
-            return summed.loss, summed
-
-        grads, summed = jax.grad(value, has_aux=True)(state.params)
-        return grads, summed
-
     def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        keys = jax.random.split(step_key, jax.tree.leaves(batch)[0].shape[0])
+        find = _gradients(loss, mesh, state.params)
         if accumulate == 1:
-            grads, summed = gradients(state, batch, key)
+            grads, summed = find(state.params, state.constants, batch, keys)
         else:
-            grads, summed = _accumulated(gradients, state, batch, key, accumulate)
+            grads, summed = _accumulated(find, state, (batch, keys), accumulate)
         weight = jnp.maximum(summed.weight, 1.0)
         grads = jax.tree.map(lambda x: x / weight, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -124,20 +129,49 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation, accumulate:
     return update
 
 
-def _accumulated(gradients: Any, state: Any, batch: Any, key: Any, parts: int) -> tuple[Any, Any]:
+def _gradients(loss: Loss, mesh: Mesh | AbstractMesh, params: Params) -> Any:
+    """The gradient of the sum over all images, divided as the parameters are, and the sums."""
+    where = specs(params, mesh)
+    sharers = mesh.shape[MODEL]
+
+    def whole(part: Array, spec: P) -> Array:
+        if DATA not in spec:
+            return part
+        return jax.lax.all_gather(part, DATA, axis=spec.index(DATA), tiled=True)
+
+    def of_part(parts, constants, batch, keys):
+        def value(parts):
+            summed = loss(jax.tree.map(whole, parts, where), constants, batch, keys)
+            # Devices along `model` compute the same loss; what is differentiated is the sum of what
+            # all devices compute.
+            return summed.loss / sharers, summed
+
+        grads, summed = jax.grad(value, has_aux=True)(parts)
+        grads = jax.tree.map(_added_up, grads, where)
+        return grads, jax.lax.psum(summed, DATA)
+
+    return over(mesh, of_part, (where, P(), P(DATA), P(DATA)), (where, P()))
+
+
+def _added_up(gradient: Array, spec: P) -> Array:
+    """Over the devices that have the same part of a parameter."""
+    same = tuple(axis for axis in ALL if axis not in spec)
+    return jax.lax.psum(gradient, same) if same else gradient
+
+
+def _accumulated(find: Any, state: TrainState, whole: Any, parts: int) -> tuple[Any, Any]:
     def divided(x):
         if x.shape[0] % parts:
             raise ValueError(f"{parts} parts do not divide a batch of {x.shape[0]}")
         # Every device's images lie together: each part takes some of each device.
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def one_part(total, args):
-        number, part = args
-        found = gradients(state, part, jax.random.fold_in(key, number))
+    def one_part(total, part):
+        found = find(state.params, state.constants, *part)
         return jax.tree.map(jnp.add, total, found), None
 
-    batches = jax.tree.map(divided, batch)
+    batches = jax.tree.map(divided, whole)
     first = jax.tree.map(lambda x: x[0], batches)
-    shapes = jax.eval_shape(gradients, state, first, key)
+    shapes = jax.eval_shape(find, state.params, state.constants, *first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(one_part, zeros, (jnp.arange(parts), batches))[0]
+    return jax.lax.scan(one_part, zeros, batches)[0]

@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from sam_jax.data.batches import TrainingBatch, normalized_images, unpack_masks
 from sam_jax.models.sam import Sam
+from sam_jax.sharding import join_heads
 from sam_jax.train.interactive import InteractiveOptions, interact
 from sam_jax.train.step import Loss, Summed
 from sam_jax.types import Params, Prompts
@@ -16,34 +17,42 @@ from sam_jax.types import Params, Prompts
 def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
     """The loss of interactive training (SAM appendix A): images encoded once, masks corrected.
 
+    It takes parameters as `sharding.split_heads` makes them.
+
     Args:
-      model: with drop path and dropout as wanted.
+      model: with drop path and dropout as wanted, and the mesh's axis if the encoder is divided.
       options: what the passes are.
     """
 
-    def loss(params: Params, constants: Params, batch: TrainingBatch, key: PRNGKeyArray) -> Summed:
-        encode_key, passes_key = jax.random.split(key)
-        variables = {"params": params, **constants}
+    def loss(
+        params: Params, constants: Params, batch: TrainingBatch, keys: Key[Array, " B"]
+    ) -> Summed:
         config = model.config
+        variables = join_heads({"params": params, **constants})
+        draw_keys, pass_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        shape = (config.image_encoder.depth, 2)
+        draws = jax.vmap(lambda key: jax.random.uniform(key, shape))(draw_keys)
         images = normalized_images(batch, config.pixel_mean, config.pixel_std)
-        features = model.apply(
-            variables, images, rngs={"dropout": encode_key}, method="encode_image"
-        )
+        embeddings = model.apply(variables, images, draws, method="encode_image")
 
-        def decode(prompts: Prompts, multimask: bool, key: PRNGKeyArray) -> Any:
-            return model.apply(
-                variables, features, prompts, multimask, rngs={"dropout": key}, method="decode"
-            )
+        def of_image(embedding, masks, weights, key):
+            def decode(prompts: Prompts, multimask: bool, key: PRNGKeyArray) -> Any:
+                inputs = jax.tree.map(lambda x: x[None], (embedding, prompts))
+                decoded = model.apply(
+                    variables, *inputs, multimask, rngs={"dropout": key}, method="decode"
+                )
+                return jax.tree.map(lambda x: x[0], decoded)
 
-        found = interact(decode, unpack_masks(batch.masks), batch.weights, passes_key, options)
-        losses = found.losses
+            return interact(decode, unpack_masks(masks), weights, key, options)
+
+        found = jax.vmap(of_image)(embeddings, batch.masks, batch.weights, pass_keys)
+        losses, iou = jax.tree.map(lambda x: x.sum(axis=0), (found.losses, found.iou))
         metrics = {
             "focal": losses.focal,
             "dice": losses.dice,
             "iou_error": losses.iou,
-            "iou": found.iou,
+            "iou": iou,
         }
-        weight = (batch.weights > 0).sum().astype(jnp.float32)
-        return Summed(losses.total, weight, metrics)
+        return Summed(losses.total, (batch.weights > 0).sum().astype(jnp.float32), metrics)
 
     return loss

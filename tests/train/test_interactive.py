@@ -8,7 +8,7 @@ import pytest
 from sam_jax.train.interactive import InteractiveOptions, interact
 from sam_jax.train.simulation import SimulationOptions
 
-B, P, SIDE, LOW = 2, 3, 32, 8
+P, SIDE, LOW = 3, 16, 4
 
 
 class Recorder:
@@ -20,17 +20,17 @@ class Recorder:
     def __call__(self, prompts, multimask, key):
         masks = 3 if multimask else 1
         noise = jax.random.normal(jax.random.fold_in(jax.random.key(5), masks), (masks, LOW, LOW))
-        logits = jnp.broadcast_to(noise, (B, P, masks, LOW, LOW))
+        logits = jnp.broadcast_to(noise, (P, masks, LOW, LOW))
         if prompts.masks is not None:
             # Another answer every time.
-            logits = logits + 0.1 * prompts.masks[:, :, None, ::-1]
+            logits = logits + 0.1 * prompts.masks[:, None, ::-1]
         logits = logits + 0.1 * jax.random.normal(key, logits.shape)
-        predicted = jnp.broadcast_to(jnp.array([0.1, 0.9, 0.3])[:masks], (B, P, masks))
+        predicted = jnp.broadcast_to(jnp.array([0.1, 0.9, 0.3])[:masks], (P, masks))
 
         def note(points, labels, masks_in, logits):
             self.seen.append((points, labels, masks_in, logits, multimask))
 
-        given = jnp.zeros((B, P, 0, 0)) if prompts.masks is None else prompts.masks
+        given = jnp.zeros((P, 0, 0)) if prompts.masks is None else prompts.masks
         jax.debug.callback(note, prompts.points, prompts.labels, given, logits, ordered=True)
         return logits, predicted
 
@@ -38,11 +38,11 @@ class Recorder:
 @pytest.fixture
 def targets():
     rng = np.random.default_rng(3)
-    return jnp.asarray(rng.random((B, P, SIDE, 2 * SIDE)) < 0.4)
+    return jnp.asarray(rng.random((P, SIDE, 2 * SIDE)) < 0.4)
 
 
 def run(decode, targets, seed=0, options=None, weights=None):
-    weights = jnp.ones((B, P)) if weights is None else weights
+    weights = jnp.ones(P) if weights is None else weights
     options = options or InteractiveOptions()
     return jax.jit(lambda key: interact(decode, targets, weights, key, options))(
         jax.random.key(seed)
@@ -50,14 +50,14 @@ def run(decode, targets, seed=0, options=None, weights=None):
 
 
 def test_eleven_passes_with_points_that_add_up_and_two_without(targets):
-    for seed in range(4):
+    for seed in range(2):
         decode = Recorder()
         result = run(decode, targets, seed)
         jax.effects_barrier()
         assert result.iou.shape == (11,) and len(decode.seen) == 11
         counts = np.array([(labels[..., 2:] != -2).sum(-1) for _, labels, *_ in decode.seen])
-        assert (counts == counts[:, :1, :1]).all()
-        grown = np.diff(counts[:, 0, 0])
+        assert (counts == counts[:, :1]).all()
+        grown = np.diff(counts[:, 0])
         # Eight passes bring a point; the last brings none, nor does one before another's point.
         assert sorted(grown) == [0, 0, *[1] * 8]
         assert grown[-1] == 0 and np.flatnonzero(grown == 0)[0] < 9
@@ -72,11 +72,11 @@ def test_the_mask_that_the_model_is_surest_of_comes_back_as_raw_logits(targets):
     run(decode, targets)
     jax.effects_barrier()
     first = decode.seen[0]
-    assert first[2].size == 0 and first[4] and first[3].shape[2] == 3
-    np.testing.assert_array_equal(decode.seen[1][2], first[3][:, :, 1])
+    assert first[2].size == 0 and first[4] and first[3].shape[1] == 3
+    np.testing.assert_array_equal(decode.seen[1][2], first[3][:, 1])
     for before, after in zip(decode.seen[1:-1], decode.seen[2:], strict=True):
         assert not after[4]
-        np.testing.assert_array_equal(after[2], before[3][:, :, 0])
+        np.testing.assert_array_equal(after[2], before[3][:, 0])
 
 
 def test_points_correct_the_prediction_that_was_shown(targets):
@@ -92,14 +92,14 @@ def test_points_correct_the_prediction_that_was_shown(targets):
         new = (after[1] != -2) & (before[1] == -2)
         if not new.any():
             continue
-        shown = before[3][:, :, 1 if before[4] else 0]
+        shown = before[3][:, 1 if before[4] else 0]
         guess = rows @ shown @ columns.T > 0
-        for b, p, slot in zip(*np.nonzero(new), strict=True):
-            x, y = after[0][b, p, slot].astype(int)
-            assert true[b, p, y, x] != guess[b, p, y, x]
-            assert after[1][b, p, slot] == true[b, p, y, x]
+        for p, slot in zip(*np.nonzero(new), strict=True):
+            x, y = after[0][p, slot].astype(int)
+            assert true[p, y, x] != guess[p, y, x]
+            assert after[1][p, slot] == true[p, y, x]
             checked += 1
-    assert checked == 8 * B * P
+    assert checked == 8 * P
 
 
 def test_the_same_key_gives_the_same_numbers_and_another_gives_others(targets):
@@ -119,28 +119,28 @@ def test_fewer_points_make_fewer_passes(targets, points):
 def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
     def total(scale, detach):
         def decode(prompts, multimask, key):
-            shape = (B, P, 3 if multimask else 1, LOW, LOW)
+            shape = (P, 3 if multimask else 1, LOW, LOW)
             if prompts.masks is None:
                 logits = scale * jnp.ones(shape)
             else:
-                logits = jnp.broadcast_to(prompts.masks[:, :, None], shape) - 0.3
-            return logits, jnp.zeros(shape[:3])
+                logits = jnp.broadcast_to(prompts.masks[:, None], shape) - 0.3
+            return logits, jnp.zeros(shape[:2])
 
         options = InteractiveOptions(detach_feedback=detach)
         key = jax.random.key(0)
-        return interact(decode, targets, jnp.ones((B, P)), key, options).losses.total
+        return interact(decode, targets, jnp.ones(P), key, options).losses.total
 
     step = 1e-2
     slope = (total(1.0 + step, False) - total(1.0 - step, False)) / (2 * step)
     # Float32 sums of some hundred, and a step that thresholds do not notice.
     np.testing.assert_allclose(jax.grad(total)(1.0, False), slope, rtol=1e-2)
     # Detached, later passes take the logits as they come: the first pass alone is left.
-    assert abs(jax.grad(total)(1.0, True) - slope) > 0.5 * abs(slope)
+    assert abs(jax.grad(total)(1.0, True) - slope) > 0.25 * abs(slope)
 
 
 def test_objects_without_weight_change_nothing(targets):
-    weights = jnp.array([[1.0, 1.0, 0.0]] * B)
-    changed = targets.at[:, 2].set(~targets[:, 2])
+    weights = jnp.array([1.0, 1.0, 0.0])
+    changed = targets.at[2].set(~targets[2])
     one, other = (
         run(Recorder(), targets, weights=weights),
         run(Recorder(), changed, weights=weights),

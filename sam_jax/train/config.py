@@ -1,0 +1,281 @@
+"""A training run as one TOML file: every choice, strict, with the paper's values as defaults.
+
+Tables of the file are the dataclasses below; their docstrings say what each key does. Unknown keys,
+values of the wrong type and choices that contradict each other are refused before anything runs.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sam_jax.configs import CONFIGS
+from sam_jax.errors import InputError
+from sam_jax.train.interactive import InteractiveOptions
+from sam_jax.train.losses import LossOptions
+from sam_jax.train.optimizer import OptimizerOptions
+from sam_jax.train.simulation import SimulationOptions
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is trained, and from where.
+
+    Attributes:
+      name: of a configuration, such as vit_b.
+      checkpoint: a native checkpoint or a name to start from; empty for random parameters.
+      mae: a checkpoint of `sam-jax pretrain`, whose encoder to start from; empty for none.
+      dtype: compute type; parameters and the optimiser's state are float32.
+      remat: recompute the encoder's blocks in the backward pass to save memory.
+      drop_path: see `Sam` (paper: 0.4 for ViT-H and ViT-L, 0.6 for ViT-B).
+      decoder_dropout: see `Sam` (paper: 0.1).
+    """
+
+    name: str = "vit_h"
+    checkpoint: str = ""
+    mae: str = ""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    remat: bool = True
+    drop_path: float = 0.4
+    decoder_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What it is trained on.
+
+    Attributes:
+      path: a folder of SA-1B (images with their JSON, or tar shards) or of COCO images; or "scenes"
+        for procedural scenes.
+      annotations: the instances JSON of a COCO folder; empty to look for it.
+      batch_size: images in an update, over all devices and processes.
+      max_masks: of an image, drawn anew each time (paper: 64).
+      max_mask_area: masks that cover more of the image than this are left out (paper: 0.9).
+      jitter: the least and greatest factor of large-scale jitter; empty for none (paper: none;
+        0.1 and 2 for the model that made SA-1B's masks).
+      flip: horizontally, half of the time (paper: none).
+      workers: processes that prepare images; 0 does it in the training process.
+    """
+
+    path: str = ""
+    annotations: str = ""
+    batch_size: int = 256
+    max_masks: int = 64
+    max_mask_area: float = 0.9
+    jitter: tuple[float, ...] = ()
+    flip: bool = False
+    workers: int = 8
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the run is done.
+
+    Attributes:
+      seed: decides everything that is random.
+      accumulate: parts that a batch is taken in, one after the other, to save memory.
+      data: devices of the mesh over which images are divided; 0 for as many as there are.
+      model: devices that share an image.
+      checkpoint_every: updates between checkpoints.
+      keep: so many of the newest checkpoints, at least 2.
+      keep_every: also those of steps that are multiples of this; 0 for none.
+      log_every: updates between lines of metrics.
+      picture_every: updates between pictures of prompts and masks; 0 for none.
+    """
+
+    seed: int = 0
+    accumulate: int = 1
+    data: int = 0
+    model: int = 1
+    checkpoint_every: int = 1000
+    keep: int = 2
+    keep_every: int = 0
+    log_every: int = 20
+    picture_every: int = 1000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Tables: model, data, optimizer, simulation, losses, run."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    simulation: SimulationOptions = field(default_factory=SimulationOptions)
+    losses: LossOptions = field(default_factory=LossOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    detach_feedback: bool = False
+
+    @property
+    def interaction(self) -> InteractiveOptions:
+        """The passes of interactive training."""
+        return InteractiveOptions(self.simulation, self.losses, self.detach_feedback)
+
+
+# Options that a run may change when it goes on, without changing what it computes.
+FREE_TO_CHANGE = (
+    "data.workers",
+    "run.checkpoint_every",
+    "run.keep",
+    "run.keep_every",
+    "run.log_every",
+    "run.picture_every",
+)
+
+
+def read_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
+    """The run that a file describes.
+
+    Args:
+      source: a TOML file, or the name of a recipe that comes with the package.
+      changes: "table.key=value", in TOML's notation; strings may go without quotes.
+
+    Raises:
+      InputError: the file cannot be read or is no TOML, a key is unknown, a value is wrong.
+    """
+    path = Path(source)
+    recipe = RECIPES / f"{source}.toml"
+    if not path.is_file() and recipe.is_file():
+        path = recipe
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise InputError(
+            f"{source}: {error.strerror or error}; give a TOML file, or one of {names}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{source} is no TOML file: {error}") from None
+    for change in changes:
+        _change(values, change)
+    return config_from_values(values)
+
+
+def config_from_values(values: dict[str, Any]) -> TrainConfig:
+    """The run of nested dicts; what they leave out is the default.
+
+    Raises:
+      InputError: a key is unknown, a value is wrong.
+    """
+    config = _from_values(TrainConfig, values, "")
+    _check(config)
+    return config
+
+
+def config_to_values(config: TrainConfig) -> dict[str, Any]:
+    """The run as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], table: str = "") -> list[str]:
+    """Dotted names of the keys whose values differ between two runs as `config_to_values`."""
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        name = f"{table}.{key}" if table else key
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, name)
+        elif (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b):
+            found.append(name)
+    return found
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    name, sign, text = change.partition("=")
+    *tables, key = name.strip().split(".")
+    if not sign or not key:
+        raise InputError(f"{change!r} is no change; write table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{change!r}: {table} is a value, not a table")
+    values[key] = value
+
+
+def _from_values(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be a table, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    given = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(hints)}"
+            raise InputError(f"{name} is unknown; {meant}")
+        given[key] = _value(hints[key], value, name)
+    return cls(**given)
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _from_values(hint, value, name)
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{name} must be a list, not {value!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, v, f"{name}[{i}]") for i, v in enumerate(value))
+    assert not isinstance(hint, types.UnionType), hint
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or (hint is not bool and isinstance(value, bool)):
+        kind = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        raise InputError(f"{name} must be {kind[hint]}, not {value!r}")
+    return hint(value)
+
+
+def _check(config: TrainConfig) -> None:
+    model, data, optimizer, run = config.model, config.data, config.optimizer, config.run
+    rules = {
+        f"model.name must be one of {', '.join(CONFIGS)}": model.name in CONFIGS,
+        "model.checkpoint and model.mae exclude each other": not (model.checkpoint and model.mae),
+        "model.drop_path must be at least 0 and below 1": 0 <= model.drop_path < 1,
+        "model.decoder_dropout must be at least 0 and below 1": 0 <= model.decoder_dropout < 1,
+        "data.path is missing: a folder, or scenes": bool(data.path),
+        "data.batch_size must be at least 1": data.batch_size >= 1,
+        "data.max_masks must be at least 1": data.max_masks >= 1,
+        "data.max_mask_area must be above 0 and at most 1": 0 < data.max_mask_area <= 1,
+        "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter
+        or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
+        "data.workers must be at least 0": data.workers >= 0,
+        "optimizer.steps must be at least 1": optimizer.steps >= 1,
+        "optimizer.learning_rate must be above 0": optimizer.learning_rate > 0,
+        "optimizer.warmup_steps must be at least 0": optimizer.warmup_steps >= 0,
+        "optimizer.layer_decay must be above 0 and at most 1": 0 < optimizer.layer_decay <= 1,
+        "optimizer.weight_decay must be at least 0": optimizer.weight_decay >= 0,
+        "optimizer.clip_norm must be at least 0": optimizer.clip_norm >= 0,
+        "simulation.correction_points must be at least 0": config.simulation.correction_points >= 0,
+        "simulation.box_probability must be from 0 to 1": 0
+        <= config.simulation.box_probability
+        <= 1,
+        "run.accumulate must be at least 1": run.accumulate >= 1,
+        "run.data must be at least 0": run.data >= 0,
+        "run.model must be at least 1": run.model >= 1,
+        "run.checkpoint_every must be at least 1": run.checkpoint_every >= 1,
+        "run.keep must be at least 2": run.keep >= 2,
+        "run.log_every must be at least 1": run.log_every >= 1,
+        "run.picture_every and run.keep_every must be at least 0": min(
+            run.picture_every, run.keep_every
+        )
+        >= 0,
+        "run.seed must be from 0 to 4294967295": 0 <= run.seed < 1 << 32,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise InputError(rule)

@@ -1,0 +1,266 @@
+"""The loop around the update: from the last whole checkpoint to the last step.
+
+What a run computes depends on its configuration alone. Killed at any moment and started again, it
+goes on from its newest checkpoint, with the same random numbers and the same batches, and ends with
+the same parameters, bit for bit.
+"""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sam_jax.errors import InputError
+from sam_jax.files import try_lock, written_aside
+from sam_jax.train.config import RunOptions
+from sam_jax.train.optimizer import OptimizerOptions, learning_rate, make_optimizer
+from sam_jax.train.placement import (
+    batch_sharding,
+    check_batch_size,
+    compile_update,
+    state_shardings,
+)
+from sam_jax.train.run_checkpoints import RunCheckpoints
+from sam_jax.train.run_log import RunLog
+from sam_jax.train.step import Loss, TrainState, initial_state, make_update
+from sam_jax.types import Params
+
+
+class Batches(Protocol):
+    """This process's part of every batch, without end."""
+
+    def __next__(self) -> Any:
+        """The next one: a pytree of arrays whose first axis is the image's."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Where it stands, as JSON values."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where it stood."""
+
+    def skipped(self) -> dict[str, int]:
+        """Records that could not be used so far, by reason."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a loop trains.
+
+    Attributes:
+      variables: to start from; called once, where there is no checkpoint, on each process.
+      loss: see `step.Loss`.
+      batches: the input.
+      batch_size: images in a batch, of all processes.
+      depth: blocks of the encoder.
+      export: writes the variables of a finished run to a path.
+      picture: of a state and this process's part of a batch; None for none.
+    """
+
+    variables: Callable[[], Params]
+    loss: Loss
+    batches: Batches
+    batch_size: int
+    depth: int
+    export: Callable[[Params, Path], Any]
+    picture: Callable[[TrainState, Any], np.ndarray] | None = None
+
+
+def run_job(
+    job: Job,
+    optimizer_options: OptimizerOptions,
+    options: RunOptions,
+    mesh: Mesh,
+    folder: Path,
+    echo: Callable[[str], None],
+) -> Path:
+    """Trains to the end and writes the model to `folder`/model.
+
+    Args:
+      job: what is trained.
+      optimizer_options: how, and for how many steps.
+      options: checkpoints, metrics, pictures.
+      mesh: from `sharding.make_mesh`.
+      folder: of the run; checkpoints in it are gone on from.
+      echo: takes lines for a person.
+
+    Returns:
+      The path of the model.
+
+    Raises:
+      InputError: the loss or a gradient was not finite; the message names the batch, which is kept
+        beside the last good checkpoint. Or the mesh does not divide the batch.
+      KeyboardInterrupt: the run was asked to stop, and a checkpoint of where it stood is written.
+    """
+    check_batch_size(job.batch_size, options.accumulate, mesh)
+    shapes = jax.eval_shape(job.variables)
+    optimizer = make_optimizer(optimizer_options, shapes["params"], job.depth)
+
+    def start() -> TrainState:
+        return initial_state(job.variables(), optimizer, options.seed)
+
+    state_shapes = jax.eval_shape(start)
+    where = state_shardings(state_shapes, mesh)
+    update = compile_update(
+        make_update(job.loss, optimizer, options.accumulate), state_shapes, mesh
+    )
+    checkpoints = RunCheckpoints(folder / "checkpoints", options.keep, options.keep_every or None)
+    found = checkpoints.restore(_with_shardings(state_shapes, where))
+    if found is None:
+        first, state = 0, jax.device_put(start(), where)
+    else:
+        first, state, data_state, broken = found
+        job.batches.set_state(data_state)
+        for step in broken:
+            echo(f"the checkpoint of step {step} was cut short and is left out")
+        echo(f"going on from step {first}")
+    log = RunLog(folder, first, optimizer_options.steps, echo)
+    loop = _Loop(job, options, update, checkpoints, log, batch_sharding(mesh), folder)
+    rate = learning_rate(optimizer_options)
+    with _stop_requests() as stop:
+        state = loop.run(state, first, optimizer_options.steps, rate, stop)
+    log.close()
+    checkpoints.close()
+    model = folder / "model"
+    variables = {"params": state.params, **state.constants}
+    if jax.process_index() == 0:
+        job.export(jax.device_get(variables), model)
+    return model
+
+
+@dataclass
+class _Loop:
+    job: Job
+    options: RunOptions
+    update: Any
+    checkpoints: RunCheckpoints
+    log: RunLog
+    sharding: Any
+    folder: Path
+
+    def run(self, state: Any, first: int, total: int, rate: Any, stop: threading.Event) -> Any:
+        options = self.options
+        before: tuple[int, Any, Any] | None = None
+        for step in range(first + 1, total + 1):
+            part = next(self.job.batches)
+            batch = jax.tree.map(self._placed, part)
+            if options.picture_every and self.job.picture and self._due(step - 1, "picture"):
+                if jax.process_index() == 0:
+                    self.log.picture(step - 1, self.job.picture(state, part))
+            state, metrics = self.update(state, batch)
+            # One step late, so that the device never waits for the host.
+            if before is not None:
+                self._check(*before)
+            before = (step, metrics, part)
+            self.log.add(metrics, self.job.batch_size)
+            last = step == total or stop.is_set()
+            if step % options.log_every == 0 or last:
+                self._check(*before)
+                skipped = sum(self.job.batches.skipped().values())
+                self.log.write(step, float(rate(step - 1)), skipped)
+            if step % options.checkpoint_every == 0 or last:
+                self._check(*before)
+                self.checkpoints.save(step, state, self.job.batches.get_state())
+            self.checkpoints.poll()
+            if stop.is_set() and step < total:
+                self.checkpoints.close()
+                self.log.close()
+                raise KeyboardInterrupt
+        return state
+
+    def _due(self, step: int, what: str) -> bool:
+        return step % getattr(self.options, f"{what}_every") == 0
+
+    def _placed(self, part: Any) -> Any:
+        return jax.make_array_from_process_local_data(self.sharding, np.asarray(part))
+
+    def _check(self, step: int, metrics: dict[str, Any], part: Any) -> None:
+        if bool(metrics["finite"]):
+            return
+        self.checkpoints.wait()
+        values = {name: np.asarray(x).tolist() for name, x in metrics.items() if name != "finite"}
+        path = self.folder / f"bad_batch_{step}.npz"
+        leaves = jax.tree_util.tree_flatten_with_path(part)[0]
+        arrays = {
+            jax.tree_util.keystr(name, simple=True, separator="."): np.asarray(x)
+            for name, x in leaves
+        }
+        with written_aside(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        raise InputError(
+            f"step {step}: the loss or its gradient is not finite ({values}); batch {step} is kept "
+            f"in {path}, and the checkpoints before it are good: lower the learning rate, or "
+            "look at the batch"
+        )
+
+
+def _with_shardings(shapes: Any, where: Any) -> Any:
+    def one(shape, sharding):
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    return jax.tree.map(one, shapes, where)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM end the run after the update that is going on; a second one at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def run_folder(
+    folder: Path, values: dict[str, Any], changed: Callable[[dict, dict], list[str]]
+) -> Iterator[None]:
+    """Makes a run's folder, or finds the same run in it, and keeps other processes out.
+
+    Args:
+      folder: of the run.
+      values: its configuration, JSON values.
+      changed: names of what differs between two configurations and must not.
+
+    Raises:
+      InputError: another run is at work there, or was, with another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = jax.process_index()
+    with open(folder / f".sam-jax.{number}.lock", "ab") as lock:
+        if not try_lock(lock):
+            raise InputError(f"another run is writing to {folder}; wait for it, or give --output")
+        path = folder / "config.json"
+        if path.is_file():
+            try:
+                earlier = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise InputError(f"{path} is damaged; give another --output") from None
+            names = changed(earlier, values)
+            if names:
+                raise InputError(
+                    f"{folder} has a run with another configuration ({', '.join(names)}); give "
+                    "another --output, or the same configuration to go on"
+                )
+        if number == 0:
+            with written_aside(path) as file:
+                file.write((json.dumps(values, indent=2) + "\n").encode())
+        yield
