@@ -62,6 +62,7 @@ class DataOptions:
         0.1 and 2 for the model that made SA-1B's masks).
       flip: horizontally, half of the time (paper: none).
       workers: processes that prepare images; 0 does it in the training process.
+      overfit: train on the first so many images alone, one batch again and again; 0 for all.
     """
 
     path: str = ""
@@ -72,6 +73,7 @@ class DataOptions:
     jitter: tuple[float, ...] = ()
     flip: bool = False
     workers: int = 8
+    overfit: int = 0
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ def _check(config: TrainConfig) -> None:
         "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter
         or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
         "data.workers must be at least 0": data.workers >= 0,
+        "data.overfit must be 0 or data.batch_size": data.overfit in (0, data.batch_size),
         "optimizer.steps must be at least 1": optimizer.steps >= 1,
         "optimizer.learning_rate must be above 0": optimizer.learning_rate > 0,
         "optimizer.warmup_steps must be at least 0": optimizer.warmup_steps >= 0,

@@ -27,6 +27,7 @@ from sam_jax.train.placement import (
     check_batch_size,
     compile_update,
     state_shardings,
+    whole,
 )
 from sam_jax.train.run_checkpoints import RunCheckpoints
 from sam_jax.train.run_log import RunLog
@@ -61,7 +62,7 @@ class Job:
       batch_size: images in a batch, of all processes.
       depth: blocks of the encoder.
       export: writes the variables of a finished run to a path.
-      picture: of a state and this process's part of a batch; None for none.
+      picture: of variables and this process's part of a batch; None for none.
     """
 
     variables: Callable[[], Params]
@@ -70,7 +71,7 @@ class Job:
     batch_size: int
     depth: int
     export: Callable[[Params, Path], Any]
-    picture: Callable[[TrainState, Any], np.ndarray] | None = None
+    picture: Callable[[Params, Any], np.ndarray] | None = None
 
 
 def run_job(
@@ -122,16 +123,16 @@ def run_job(
             echo(f"the checkpoint of step {step} was cut short and is left out")
         echo(f"going on from step {first}")
     log = RunLog(folder, first, optimizer_options.steps, echo)
-    loop = _Loop(job, options, update, checkpoints, log, batch_sharding(mesh), folder)
+    loop = _Loop(job, options, update, checkpoints, log, mesh, folder)
     rate = learning_rate(optimizer_options)
     with _stop_requests() as stop:
         state = loop.run(state, first, optimizer_options.steps, rate, stop)
     log.close()
     checkpoints.close()
     model = folder / "model"
-    variables = {"params": state.params, **state.constants}
+    variables = whole({"params": state.params, **state.constants}, mesh)
     if jax.process_index() == 0:
-        job.export(jax.device_get(variables), model)
+        job.export(variables, model)
     return model
 
 
@@ -142,7 +143,7 @@ class _Loop:
     update: Any
     checkpoints: RunCheckpoints
     log: RunLog
-    sharding: Any
+    mesh: Mesh
     folder: Path
 
     def run(self, state: Any, first: int, total: int, rate: Any, stop: threading.Event) -> Any:
@@ -151,9 +152,8 @@ class _Loop:
         for step in range(first + 1, total + 1):
             part = next(self.job.batches)
             batch = jax.tree.map(self._placed, part)
-            if options.picture_every and self.job.picture and self._due(step - 1, "picture"):
-                if jax.process_index() == 0:
-                    self.log.picture(step - 1, self.job.picture(state, part))
+            if options.picture_every and (step - 1) % options.picture_every == 0:
+                self._draw(step - 1, state, part)
             state, metrics = self.update(state, batch)
             # One step late, so that the device never waits for the host.
             if before is not None:
@@ -175,11 +175,16 @@ class _Loop:
                 raise KeyboardInterrupt
         return state
 
-    def _due(self, step: int, what: str) -> bool:
-        return step % getattr(self.options, f"{what}_every") == 0
+    def _draw(self, step: int, state: Any, part: Any) -> None:
+        if self.job.picture is None:
+            return
+        variables = whole({"params": state.params, **state.constants}, self.mesh)
+        if jax.process_index() == 0:
+            self.log.picture(step, self.job.picture(variables, part))
 
     def _placed(self, part: Any) -> Any:
-        return jax.make_array_from_process_local_data(self.sharding, np.asarray(part))
+        sharding = batch_sharding(self.mesh)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(part))
 
     def _check(self, step: int, metrics: dict[str, Any], part: Any) -> None:
         if bool(metrics["finite"]):

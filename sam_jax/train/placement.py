@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax.errors import InputError
@@ -21,7 +21,7 @@ from sam_jax.train.optimizer import paths
 _DIVIDED_FROM = 1 << 14
 
 
-def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of each array of a training state.
 
     Args:
@@ -32,17 +32,17 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(state, mesh))
 
 
-def specs(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+def specs(tree: Any, mesh: Mesh) -> Any:
     """How each array of a tree is divided, see `state_shardings`."""
     return jax.tree.map(lambda path, leaf: _spec(path, np.shape(leaf), mesh), paths(tree), tree)
 
 
-def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Images over `data`."""
     return NamedSharding(mesh, P(DATA))
 
 
-def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
+def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
     """Refuses a batch that the mesh cannot divide.
 
     Raises:
@@ -56,7 +56,7 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh
         )
 
 
-def compile_update(update: Any, state: Any, mesh: Mesh | AbstractMesh) -> Any:
+def compile_update(update: Any, state: Any, mesh: Mesh) -> Any:
     """The update as one compiled function over a mesh, which consumes its state.
 
     Args:
@@ -74,7 +74,13 @@ def compile_update(update: Any, state: Any, mesh: Mesh | AbstractMesh) -> Any:
     )
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """A divided tree as NumPy arrays; every process must call it."""
+    gather = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))
+    return jax.device_get(gather(tree))
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     rule = next(spec for pattern, spec in PARTITION_RULES if re.search(pattern, path))
     axes = [*rule, *(None,) * (len(shape) - len(rule))]
     free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape[DATA] == 0]

@@ -7,6 +7,7 @@ of that scatters their gradients again (FSDP; ZeRO, Rajbhandari et al. 2020). Ra
 to images, not to devices, so that any mesh gives the same update.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key, UInt32
 
@@ -86,7 +87,7 @@ def initial_state(
 def make_update(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh | AbstractMesh,
+    mesh: Mesh,
     accumulate: int = 1,
 ) -> Update:
     """The pure function from a state and a batch to the next state and metrics.
@@ -119,7 +120,8 @@ def make_update(
             "gradient_norm": norm,
             "finite": jnp.isfinite(summed.loss) & jnp.isfinite(norm),
         }
-        new = state.replace(
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
@@ -129,7 +131,7 @@ def make_update(
     return update
 
 
-def _gradients(loss: Loss, mesh: Mesh | AbstractMesh, params: Params) -> Any:
+def _gradients(loss: Loss, mesh: Mesh, params: Params) -> Any:
     """The gradient of the sum over all images, divided as the parameters are, and the sums."""
     where = specs(params, mesh)
     sharers = mesh.shape[MODEL]

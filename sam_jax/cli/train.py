@@ -1,0 +1,48 @@
+"""`sam-jax train`: interactive training from a configuration file."""
+
+from pathlib import Path
+
+import click
+
+from sam_jax.cli.output_files import FILE
+
+
+@click.command(short_help="Trains a model.")
+@click.argument("config")
+@click.option(
+    "--output",
+    type=FILE,
+    required=True,
+    metavar="DIR",
+    help="Folder of the run: checkpoints, metrics, pictures, and at the end the model. The same call "
+    "again goes on from the newest checkpoint.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Another value than the file's, such as data.path=photos; may be repeated.",
+)
+@click.option(
+    "--overfit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train on the same N images again and again, to see whether a model can learn at all.",
+)
+def train(config: str, output: Path, changes: tuple[str, ...], overfit: int | None) -> None:
+    """Trains as CONFIG says: a TOML file, or a recipe by name (vit_b, vit_l, vit_h).
+
+    docs/training.md describes every key. The run's folder is written to as it goes: metrics.jsonl and
+    tensorboard/ with the metrics, pictures/ with masks of first prompts beside the true ones,
+    checkpoints/ to go on from, and model/, a checkpoint for the other commands, at the end. Ctrl-C or
+    SIGTERM ends the run after the update it is at, with a checkpoint.
+    """
+    from sam_jax.train.config import read_config
+
+    changes = (*changes, *([f"data.overfit={overfit}", f"data.batch_size={overfit}"] if overfit else []))
+    options = read_config(config, changes)
+    from sam_jax.train.runs import train_run
+
+    model = train_run(options, output, click.echo)
+    click.echo(f"written to {model}")

@@ -1,0 +1,90 @@
+"""What a configuration means: the model, where it starts, its loss, what is written at the end."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.configs import CONFIGS, SamConfig
+from sam_jax.errors import InputError
+from sam_jax.models.sam import Sam
+from sam_jax.registry import checkpoint_path
+from sam_jax.sharding import MODEL, check_mesh, join_heads, split_heads
+from sam_jax.train.config import TrainConfig
+from sam_jax.train.loop import Batches, Job
+from sam_jax.train.pictures import first_prompt_pictures
+from sam_jax.train.tasks import interactive_loss
+from sam_jax.types import Params, Prompts
+
+
+def interactive_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
+    """Interactive training as a configuration describes it.
+
+    Args:
+      config: of the run.
+      mesh: from `sharding.make_mesh`.
+      batches: of `TrainingBatch`, this process's part.
+
+    Raises:
+      InputError: the mesh does not fit the model.
+    """
+    architecture = CONFIGS[config.model.name]
+    check_mesh(architecture, mesh)
+    dtype = jnp.dtype(config.model.dtype)
+    model = Sam(
+        architecture,
+        dtype=dtype,
+        remat=config.model.remat,
+        drop_path=config.model.drop_path,
+        decoder_dropout=config.model.decoder_dropout,
+        model_axis=MODEL if mesh.shape[MODEL] > 1 else None,
+    )
+    return Job(
+        variables=_start(architecture, config),
+        loss=interactive_loss(model, config.interaction),
+        batches=batches,
+        batch_size=config.data.batch_size,
+        depth=architecture.image_encoder.depth,
+        export=partial(_export, architecture),
+        picture=first_prompt_pictures(Sam(architecture, dtype=dtype), config.simulation),
+    )
+
+
+def random_variables(config: SamConfig, seed: int) -> Params:
+    """Random parameters, as training from nothing starts with."""
+
+    @jax.jit
+    def initialise(key):
+        patch = config.image_encoder.patch_size
+        prompts = Prompts(points=jnp.zeros((1, 1, 1, 2)), labels=jnp.zeros((1, 1, 1), jnp.int32))
+        return Sam(config).init(key, jnp.zeros((1, patch, patch, 3)), prompts)
+
+    return initialise(jax.random.key(seed))
+
+
+def _start(architecture: SamConfig, config: TrainConfig) -> Callable[[], Params]:
+    name = config.model.checkpoint
+    if not name:
+        return lambda: split_heads(architecture, random_variables(architecture, config.run.seed))
+
+    @cache
+    def loaded() -> Params:
+        found = load_checkpoint(checkpoint_path(name))
+        if found.config != architecture:
+            raise InputError(
+                f"model.checkpoint {name} ({found.config.name}) has other sizes than model.name's "
+                f"{architecture.name}"
+            )
+        return split_heads(architecture, found.params)
+
+    return loaded
+
+
+def _export(architecture: SamConfig, variables: Any, path: Path) -> None:
+    source = {"trained_with": "sam-jax train"}
+    save_checkpoint(path, architecture, join_heads(variables), source, overwrite=True)

@@ -1,0 +1,49 @@
+"""A whole run: the mesh, the input, the folder, and the loop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sam_jax.configs import CONFIGS
+from sam_jax.errors import InputError
+from sam_jax.sharding import make_mesh
+from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, config_to_values, differences
+from sam_jax.train.inputs import open_batches
+from sam_jax.train.jobs import interactive_job
+from sam_jax.train.loop import run_folder, run_job
+
+
+def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = print) -> Path:
+    """Trains interactively, from the newest checkpoint in the folder or from the start.
+
+    Args:
+      config: of the run.
+      folder: of the run.
+      echo: takes lines for a person.
+
+    Returns:
+      The path of the model, a native checkpoint.
+
+    Raises:
+      InputError: the data or the checkpoint to start from cannot be used, the devices do not fit, the
+        folder has another run, or the loss is not finite.
+      KeyboardInterrupt: the run was asked to stop; the same call goes on.
+    """
+    mesh = make_mesh(config.run.data or None, config.run.model, devices=jax.devices())
+    processes = jax.process_count()
+    if config.data.batch_size % processes:
+        raise InputError(
+            f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
+        )
+    with run_folder(folder, config_to_values(config), _forbidden):
+        batches = open_batches(
+            config.data, CONFIGS[config.model.name].image_size, config.run.seed, echo
+        )
+        job = interactive_job(config, mesh, batches)
+        return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+
+
+def _forbidden(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    return [name for name in differences(earlier, values) if name not in FREE_TO_CHANGE]
