@@ -67,7 +67,7 @@ ALLOWED = {
         "segmenter",
         "converter",
     },
-    "data": {"configs", "types", "ops", "images", "preprocess", "formats"},
+    "data": {"configs", "types", "ops", "images", "preprocess", "formats", "registry"},
     "train": {
         "configs",
         "types",

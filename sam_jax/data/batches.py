@@ -1,8 +1,12 @@
 """The batches that training takes, whatever made them."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
+
+# Readers make batches on the host; training places them on devices.
+_HostOrDevice = Array | np.ndarray
 
 
 @struct.dataclass
@@ -20,10 +24,10 @@ class TrainingBatch:
       weights: of objects; 0 for those that only fill the batch.
     """
 
-    images: UInt8[Array, "B S S 3"]
-    sizes_hw: Int[Array, "B 2"]
-    masks: UInt8[Array, "B P S S_eighth"]
-    weights: Float[Array, "B P"]
+    images: UInt8[_HostOrDevice, "B S S 3"]
+    sizes_hw: Int[_HostOrDevice, "B 2"]
+    masks: UInt8[_HostOrDevice, "B P S S_eighth"]
+    weights: Float[_HostOrDevice, "B P"]
 
 
 def pack_masks(masks: Bool[Array, "*objects height width"]) -> UInt8[Array, "*objects height _"]:

@@ -32,6 +32,16 @@ def encode_rle(mask: Bool[np.ndarray, "height width"]) -> Rle:
     Raises:
       InputError: the mask has more than `MAX_PIXELS` pixels.
     """
+    height, width = mask.shape
+    return counts_to_rle(mask_to_counts(mask), (height, width))
+
+
+def mask_to_counts(mask: Bool[np.ndarray, "height width"]) -> Int64[np.ndarray, " runs"]:
+    """The run lengths of a mask, column by column, of zeros and ones in turn, zeros first.
+
+    Raises:
+      InputError: the mask has more than `MAX_PIXELS` pixels.
+    """
     if mask.size > MAX_PIXELS:
         raise InputError(f"a mask of shape {mask.shape} is too large for RLE")
     columns = np.ravel(mask, order="F")
@@ -40,8 +50,7 @@ def encode_rle(mask: Bool[np.ndarray, "height width"]) -> Rle:
     runs = np.diff(ends, prepend=0)
     if columns.size and columns[0]:
         runs = np.concatenate([[0], runs])
-    height, width = mask.shape
-    return counts_to_rle(runs, (height, width))
+    return runs
 
 
 def counts_to_rle(counts: Int[np.ndarray, " runs"], size_hw: tuple[int, int]) -> Rle:
@@ -59,6 +68,17 @@ def decode_rle(rle: Any) -> Bool[np.ndarray, "height width"]:
 
     Args:
       rle: a mapping with `size` [height, width] and `counts`, text, bytes or a list of integers.
+
+    Raises:
+      InputError: it is no RLE, or its runs do not add up to its size.
+    """
+    runs, (height, width) = checked_counts(rle)
+    inside = np.arange(runs.size) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
+
+
+def checked_counts(rle: Any) -> tuple[Int64[np.ndarray, " runs"], tuple[int, int]]:
+    """The run lengths and (height, width) of a COCO RLE, in any form that `decode_rle` takes.
 
     Raises:
       InputError: it is no RLE, or its runs do not add up to its size.
@@ -82,8 +102,7 @@ def decode_rle(rle: Any) -> Bool[np.ndarray, "height width"]:
         raise InputError(f"the runs of an RLE do not add up to its size, {width}x{height} pixels")
     if not runs.size and height * width:
         raise InputError("the counts of an RLE are empty")
-    inside = np.arange(runs.size) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
+    return runs, (height, width)
 
 
 def mask_area(masks: Bool[np.ndarray, "*batch height width"]) -> Int[np.ndarray, "*batch"]:

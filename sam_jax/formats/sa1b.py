@@ -145,12 +145,22 @@ def read_json(path: str | os.PathLike) -> Any:
     if not Path(path).is_file():  # opening a pipe would wait for ever
         raise InputError("there is no such file")
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_constant)
-    except InputError:
-        raise
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"it cannot be read: {error.strerror}") from error
+    return parse_json(content)
+
+
+def parse_json(content: bytes) -> Any:
+    """What the content of a JSON file holds.
+
+    Raises:
+      InputError: it is no JSON in UTF-8, or holds NaN or infinity, which are none.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except InputError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError("it is no text in UTF-8") from error
     except RecursionError as error:

@@ -1,0 +1,205 @@
+"""COCO instances for training: one JSON file of all annotations, and a folder of images.
+
+The file is read once to find where each image's annotations stand in it. They are read again, and
+their masks decoded, when their image's turn comes: what is kept, and handed to worker processes, is
+a few numbers an annotation.
+"""
+
+import json
+import os
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, Sample, blaming
+from sam_jax.errors import InputError
+from sam_jax.formats.sa1b import (
+    checked_id,
+    checked_name,
+    checked_size,
+    entry,
+    naming,
+    parse_json,
+    unused_id,
+)
+
+# How many images, of which some may be missing, tell their folder.
+_LOOKED_FOR = 100
+_SPACE = re.compile(r"[ \t\n\r]*")
+_LISTS = ("images", "annotations")
+# File name, and height and width.
+_Info = tuple[str, tuple[int, int]]
+_UTF8_MARK = "\xef\xbb\xbf"
+
+
+class CocoInstances:
+    """Images of a COCO file that have annotations other than of crowds."""
+
+    def __init__(
+        self, annotations: str | os.PathLike, folders: Sequence[str | os.PathLike]
+    ) -> None:
+        """Reads the file once.
+
+        Args:
+          annotations: the JSON file.
+          folders: that its file names may be in; the first that has one of the first images.
+
+        Raises:
+          InputError: the file cannot be read, is damaged, or has no objects that are no crowds; or
+            its images are in none of the folders.
+        """
+        self._annotations = Path(annotations)
+        with naming(f"COCO file {os.fspath(annotations)!r}"):
+            infos, spans, image_of = _objects(self._annotations)
+            if not len(spans):
+                raise InputError("it has no objects, or only crowds")
+        # The annotations of an image after each other, in the file's order.
+        order = np.argsort(image_of, kind="stable")
+        self._spans = spans[order]
+        kept, self._first = np.unique(image_of[order], return_index=True)
+        self._names = np.array([os.fsencode(infos[number][0]) for number in kept], np.bytes_)
+        self._sizes = np.array([infos[number][1] for number in kept], np.int64)
+        self._images = self._folder_of_images([Path(folder) for folder in folders])
+
+    @property
+    def description(self) -> str:
+        """What it is, and of how many images."""
+        return (
+            f"{len(self):,} images with {len(self._spans):,} objects of {self._annotations}, "
+            f"in {self._images}"
+        )
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        """The image's file name."""
+        return os.fsdecode(self._names[index])
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads a sample; raises RecordError where it cannot be used."""
+        name = self.name(index)
+        behind = self._first[index + 1] if index + 1 < len(self) else len(self._spans)
+        with blaming(CANNOT_READ, name):
+            image = (self._images / name).read_bytes()
+            with open(self._annotations, "rb") as file:
+                texts = []
+                for begin, end in self._spans[self._first[index] : behind].tolist():
+                    file.seek(begin)
+                    texts.append(file.read(end - begin))
+        with blaming(BROKEN_ANNOTATIONS, name):
+            masks = [entry(parse_json(text), "segmentation") for text in texts]
+        height, width = self._sizes[index].tolist()
+        return Sample(name, image, (height, width), masks)
+
+    def _folder_of_images(self, folders: list[Path]) -> Path:
+        names = [self.name(index) for index in range(min(len(self), _LOOKED_FOR))]
+        for folder in folders:
+            if any((folder / name).is_file() for name in names):
+                return folder
+        looked = ", ".join(map(str, folders))
+        raise InputError(
+            f"the images of {self._annotations} are not there: looked for {names[0]} and others in "
+            f"{looked}"
+        )
+
+
+def _objects(
+    path: Path,
+) -> tuple[list[_Info], Int64[np.ndarray, "objects 2"], Int64[np.ndarray, " objects"]]:
+    """The images; where objects that are no crowds stand in the file; which image each is in."""
+    text = _text(path)
+    infos: dict[int, _Info] = {}
+    used: set[int] = set()
+    spans, image_ids = array("q"), array("q")
+    found = dict.fromkeys(_LISTS, 0)
+    for key, begin, end, value in _elements(text):
+        with naming(f"{key}[{found[key]}]"):
+            if key == "images":
+                # Again, as UTF-8: names may be in any alphabet.
+                value = parse_json(text[begin:end].encode("latin-1"))
+                infos[unused_id(value, used)] = checked_name(value), checked_size(value)
+            elif not _is_crowd(value):
+                spans.extend([begin, end])
+                image_ids.append(checked_id(entry(value, "image_id")))
+        found[key] += 1
+    numbers = {image_id: number for number, image_id in enumerate(infos)}
+    unknown = [image_id for image_id in image_ids if image_id not in numbers]
+    if unknown:
+        raise InputError(
+            f"annotations are of an image with the id {unknown[0]}, which is not there"
+        )
+    image_of = np.array([numbers[image_id] for image_id in image_ids], np.int64)
+    return list(infos.values()), np.array(spans, np.int64).reshape(-1, 2), image_of
+
+
+def _is_crowd(annotation: Any) -> bool:
+    if not isinstance(annotation, dict):
+        raise InputError(f"this is a {type(annotation).__name__}, not an object with keys")
+    return annotation.get("iscrowd", 0) not in (0, False)
+
+
+def _text(path: Path) -> str:
+    """The file's bytes as characters: places in the text are places in the file."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise InputError("there is no such file")
+    try:
+        return path.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}") from error
+
+
+def _elements(text: str) -> Iterator[tuple[str, int, int, Any]]:
+    """The elements of the lists of images and annotations, and where each begins and ends.
+
+    Raises:
+      InputError: the text is no JSON of that kind.
+    """
+    decode = json.JSONDecoder().raw_decode
+    try:
+        at = _behind(text, len(_UTF8_MARK) if text.startswith(_UTF8_MARK) else 0, "{")
+        missing = set(_LISTS)
+        while text[at : at + 1] != "}":
+            key, at = decode(text, at)
+            at = _behind(text, _after_space(text, at), ":")
+            if key in missing:
+                missing.remove(key)
+                at = _behind(text, at, "[")
+                while text[at : at + 1] != "]":
+                    value, end = decode(text, at)
+                    yield key, at, end, value
+                    at = _behind_comma(text, end, "]")
+                at += 1
+            else:
+                _, at = decode(text, at)
+            at = _behind_comma(text, at, "}")
+    except RecursionError as error:
+        raise InputError("its lists are nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"it is no JSON, or damaged or cut short: {error}") from error
+    if missing:
+        raise InputError(f"{' and '.join(sorted(missing))}: missing; this is no file of instances")
+
+
+def _behind(text: str, at: int, character: str) -> int:
+    """Where the next thing begins behind this character, which must be next."""
+    at = _after_space(text, at)
+    if text[at : at + 1] != character:
+        raise json.JSONDecodeError(f"Expecting {character!r}", text, at)
+    return _after_space(text, at + 1)
+
+
+def _behind_comma(text: str, at: int, closing: str) -> int:
+    """The same, where this character closes the list or object instead and is not passed."""
+    at = _after_space(text, at)
+    return at if text[at : at + 1] == closing else _behind(text, at, ",")
+
+
+def _after_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()

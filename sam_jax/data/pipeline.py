@@ -1,0 +1,248 @@
+"""Batches without end from a dataset: shuffled, split between processes, read by worker processes.
+
+Grain does the shuffling and the workers. A sample's place in the stream decides everything random
+about it, so that a position is all there is to save: batches after it are the same whether training
+was interrupted there or not, and with any number of workers.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sam_jax.data.batches import TrainingBatch
+from sam_jax.data.samples import Dataset, RecordError
+from sam_jax.data.transforms import FrameOptions, framed
+from sam_jax.errors import InputError
+
+# After so many unusable records in a row, or twice as many as the dataset has, none will come.
+_LONGEST_STRETCH = 1000
+_SHORTEST_STRETCH = 20
+_NAMED = 3
+# Read ahead without workers, by threads: Pillow and much of NumPy let others run meanwhile.
+_THREADS = 2
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What stands in the stream for a record that cannot be used."""
+
+    reason: str
+    message: str
+
+
+def training_batches(
+    dataset: Dataset,
+    options: FrameOptions,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "TrainingBatches":
+    """Batches of a dataset for one of the processes that train together, without end.
+
+    Each epoch goes through all records once, in an order of its own; a batch may have the end of
+    one and the beginning of the next.
+
+    Args:
+      dataset: what to read; `layouts.open_dataset` opens one.
+      options: how images and masks come into the frame.
+      batch_size: images a batch of this process.
+      seed: of order, choice of masks and augmentation; the same for all processes.
+      workers: processes that read and resize; 0 for threads of this one.
+      process_index: `jax.process_index()`.
+      process_count: `jax.process_count()`.
+
+    Raises:
+      InputError: Grain is not installed, or a number is out of range.
+    """
+    if batch_size < 1 or workers < 0 or seed < 0:
+        raise InputError(
+            f"batch_size is at least 1, workers and seed at least 0, not {batch_size}, {workers} "
+            f"and {seed}"
+        )
+    if not 0 <= process_index < process_count:
+        raise InputError(f"there is no process {process_index} among {process_count}")
+    part = {"seed": seed, "process_index": process_index, "process_count": process_count}
+    return TrainingBatches(dataset, options, batch_size, workers, part)
+
+
+class TrainingBatches(Iterator[TrainingBatch]):
+    """An iterator of batches on the host, as NumPy arrays.
+
+    Worker processes are started with the first batch, and end with `close`, or as a context
+    manager.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: FrameOptions,
+        batch_size: int,
+        workers: int,
+        part: Mapping[str, int],
+    ) -> None:
+        """Use `training_batches`."""
+        self._grain = _grain()
+        self._batch_size, self._workers = batch_size, workers
+        self._part = {"records": len(dataset), **part}
+        if not len(dataset):
+            raise InputError("the dataset is empty")
+        records = self._grain.MapDataset.range(len(dataset)).seed(part["seed"]).shuffle().repeat()
+        # Random numbers go by the place in the stream of all processes: none has another's.
+        samples = records.random_map(_Load(dataset, options))
+        self._samples = samples[part["process_index"] :: part["process_count"]]
+        self._position = 0
+        self._skipped: Counter[str] = Counter()
+        self._reader: Any = None
+
+    def __next__(self) -> TrainingBatch:
+        """The next batch.
+
+        Raises:
+          InputError: a long stretch of records cannot be used; the message names the first.
+        """
+        samples: list[Mapping[str, np.ndarray]] = []
+        stretch: list[Skipped] = []
+        length = 0
+        limit = min(_LONGEST_STRETCH, max(_SHORTEST_STRETCH, 2 * self._part["records"]))
+        while len(samples) < self._batch_size:
+            sample = self._next_sample()
+            if not isinstance(sample, Skipped):
+                samples.append(sample)
+                stretch, length = [], 0
+                continue
+            self._skipped[sample.reason] += 1
+            length += 1
+            stretch = [*stretch, sample][:_NAMED]
+            if length == limit:
+                first = "; ".join(each.message for each in stretch)
+                raise InputError(f"{length} records one after the other cannot be used: {first}")
+        return TrainingBatch(
+            **{name: np.stack([each[name] for each in samples]) for name in samples[0]}
+        )
+
+    @property
+    def epochs(self) -> float:
+        """How often all records have been gone through, by all processes together."""
+        return self._position * self._part["process_count"] / self._part["records"]
+
+    def skipped(self) -> dict[str, int]:
+        """How many records this process has left out since the beginning, by reason."""
+        return dict(self._skipped)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the stream is, as JSON holds it: what `set_state` goes on from."""
+        return {**self._part, "position": self._position, "skipped": self.skipped()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the state was taken, with the batches that would have come.
+
+        Raises:
+          InputError: it is of another dataset, seed or process.
+        """
+        for name, value in self._part.items():
+            if state.get(name) != value:
+                raise InputError(
+                    f"the saved place in the data is of {name} {state.get(name)}, this is of "
+                    f"{value}; go on with what was begun, or begin anew"
+                )
+        self.close()
+        self._position = state["position"]
+        self._skipped = Counter(state["skipped"])
+
+    def close(self) -> None:
+        """Ends worker processes and threads; another batch starts them again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __enter__(self) -> "TrainingBatches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _next_sample(self) -> Any:
+        if self._reader is None:
+            self._reader = iter(self._reading())
+        sample = next(self._reader)
+        self._position += 1
+        return sample
+
+    def _reading(self) -> Any:
+        """Samples from the position on, read by threads or processes."""
+        samples = self._samples[self._position :]
+        if not self._workers:
+            options = self._grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+            return samples.to_iter_dataset(options)
+        _mark_flag_as_parsed()
+        one_by_one = self._grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = self._grain.multiprocessing.MultiprocessingOptions(
+            num_workers=self._workers, per_worker_buffer_size=2
+        )
+        return samples.to_iter_dataset(one_by_one).mp_prefetch(options, _begin_worker)
+
+
+class _Load:
+    """Reads a record by its number, into the frame."""
+
+    def __init__(self, dataset: Dataset, options: FrameOptions) -> None:
+        self._dataset, self._options = dataset, options
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Mapping[str, np.ndarray] | Skipped:
+        try:
+            return framed(self._dataset[index], self._options, rng)
+        except RecordError as error:
+            return Skipped(error.reason, str(error))
+
+
+def _mark_flag_as_parsed() -> None:
+    """Lets Grain 0.2.18 start workers in a program whose flags are not Abseil's.
+
+    It asks for a flag of its own there, and Abseil refuses before flags are parsed (Grain's issue
+    1355). The flag keeps its default.
+    """
+    from absl import flags
+
+    name = "grain_enable_multiprocess_worker_profiling"
+    if name in flags.FLAGS:
+        flags.FLAGS[name].present = max(1, flags.FLAGS[name].present)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """What a worker process does first."""
+    import jax
+
+    # Should anything compute there, it must not take the accelerator.
+    jax.config.update("jax_platforms", "cpu")
+    # Ctrl-C reaches all processes of a terminal; the training process ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _grain() -> Any:
+    try:
+        import grain
+    except ImportError:
+        raise InputError(
+            'training reads its data with Grain; pip install "sam-jax[train]"'
+        ) from None
+    return grain

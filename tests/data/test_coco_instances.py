@@ -1,0 +1,142 @@
+"""COCO instances read image by image, with their masks as `read_coco` has them."""
+
+import json
+
+import numpy as np
+import pytest
+from small_datasets import SIZES, edit, write_folder, write_instances
+
+from sam_jax.data.coco import CocoInstances
+from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, RecordError, mask_counts
+from sam_jax.errors import InputError
+from sam_jax.formats.coco import read_coco
+from sam_jax.formats.rle import decode_rle, mask_to_counts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def instances(tmp_path, folder):
+    return write_instances(tmp_path / "instances.json", folder)
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_masks_are_those_of_the_file(tmp_path, folder, polygons):
+    path = write_instances(tmp_path / "instances.json", folder, polygons)
+    dataset, expected = CocoInstances(path, [folder]), read_coco(path)
+    assert len(dataset) == len(SIZES) and "35 objects" in dataset.description
+    for index, image in enumerate(expected):
+        sample = dataset[index]
+        assert (sample.name, sample.size_hw) == (image.file_name, image.size_hw)
+        assert sample.image == (folder / image.file_name).read_bytes()
+        assert len(sample.segmentations) == len(image.records)
+        for number, record in enumerate(image.records):
+            np.testing.assert_array_equal(
+                mask_counts(sample, number), mask_to_counts(decode_rle(record["segmentation"]))
+            )
+
+
+def test_the_library_of_coco_reads_the_same_masks(tmp_path, folder):
+    pytest.importorskip("pycocotools")
+    from pycocotools.coco import COCO
+
+    path = write_instances(tmp_path / "instances.json", folder, polygons=True)
+    dataset, theirs = CocoInstances(path, [folder]), COCO(str(path))
+    for index, image_id in enumerate(theirs.getImgIds()):
+        annotations = theirs.loadAnns(theirs.getAnnIds(imgIds=image_id))
+        for number, annotation in enumerate(annotations):
+            np.testing.assert_array_equal(
+                mask_counts(dataset[index], number),
+                mask_to_counts(theirs.annToMask(annotation).astype(bool)),
+            )
+
+
+def test_crowds_and_images_without_objects_are_left_out(instances, folder):
+    def change(content):
+        for annotation in content["annotations"]:
+            # All of image 2, one of image 3.
+            annotation["iscrowd"] = int(annotation["image_id"] == 2 or annotation["id"] == 11)
+        content["annotations"] = [each for each in content["annotations"] if each["image_id"] != 5]
+
+    edit(instances, change)
+    dataset = CocoInstances(instances, [folder])
+    samples = [dataset[index] for index in range(len(dataset))]
+    assert [sample.name for sample in samples] == [f"sa_{i}.jpg" for i in (1, 3, 4, 6, 7)]
+    assert [len(sample.segmentations) for sample in samples] == [5, 4, 5, 5, 5]
+
+
+def test_any_spelling_of_the_same_json_is_read(tmp_path, folder, instances):
+    content = json.loads(instances.read_text())
+    (folder / "sa_1.jpg").rename(folder / "größe-图.jpg")
+    content["images"][0]["file_name"] = "größe-图.jpg"
+    # Images first and annotations first, mixed up, with spaces, escapes and a byte order mark.
+    rng = np.random.default_rng(0)
+    content["annotations"] = [content["annotations"][i] for i in rng.permutation(35)]
+    mixed = {"images": content["images"], "annotations": content["annotations"], "info": [1, "]"]}
+    for other in (
+        json.dumps(mixed).encode(),
+        json.dumps(dict(reversed(mixed.items())), indent=1, ensure_ascii=False).encode(),
+        b"\xef\xbb\xbf \n" + json.dumps(mixed, ensure_ascii=False).encode("utf-8"),
+    ):
+        instances.write_bytes(other)
+        dataset = CocoInstances(instances, [folder])
+        assert dataset.name(0) == "größe-图.jpg" and len(dataset) == 7
+        for index in range(7):
+            assert dataset[index].segmentations == [
+                each["segmentation"]
+                for each in content["annotations"]
+                if each["image_id"] == index + 1
+            ]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "no JSON"),
+        (b"[]", "no JSON"),
+        (b'{"images": [', "cut short"),
+        (b'{"annotations": [{"image_id": 1} {"image_id": 1}]', "cut short"),
+        (b'{"images": {}}', "no JSON"),
+        (b'{"images": []}', "annotations: missing"),
+        (b'{"info": {}}', "annotations and images: missing"),
+        (b'{"images": [], "annotations": []}', "no objects"),
+        (b'{"images": [], "annotations": [3]}', r"annotations\[0\]: this is a int"),
+        (b'{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: file_name is missing"),
+        (b'{"images": [], "annotations": [{"id": 1}]}', r"annotations\[0\]: image_id is missing"),
+        (b'{"images": [], "annotations": [{"image_id": 7}]}', "id 7"),
+        (b'{"annotations": ' + b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_damaged_file_is_told(tmp_path, content, message):
+    path = tmp_path / "instances.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        CocoInstances(path, [tmp_path])
+    assert "instances.json" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_files_are_told(tmp_path, instances, folder):
+    with pytest.raises(InputError, match="there is no such file"):
+        CocoInstances(tmp_path / "gone.json", [folder])
+    with pytest.raises(
+        InputError, match="looked for sa_1.jpg and others in .*elsewhere, .*nowhere"
+    ):
+        CocoInstances(instances, [tmp_path / "elsewhere", tmp_path / "nowhere"])
+    assert len(CocoInstances(instances, [tmp_path / "elsewhere", folder])) == 7
+
+
+def test_broken_records_are_told_by_name(instances, folder):
+    edit(instances, lambda content: content["annotations"][0].pop("segmentation"))
+    dataset = CocoInstances(instances, [folder])
+    (folder / "sa_2.jpg").unlink()
+    for index, reason in enumerate([BROKEN_ANNOTATIONS, CANNOT_READ]):
+        with pytest.raises(RecordError, match=rf"^sa_{index + 1}\.jpg: ") as caught:
+            dataset[index]
+        assert caught.value.reason == reason
+    instances.write_bytes(b"{}")
+    with pytest.raises(RecordError, match=r"^sa_3\.jpg: ") as caught:
+        dataset[2]
+    assert caught.value.reason == BROKEN_ANNOTATIONS
