@@ -22,6 +22,7 @@ from sam_jax.cli.encode import encode
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
 from sam_jax.cli.segment import segment
+from sam_jax.cli.train import train
 from sam_jax.errors import InputError
 from sam_jax.version import __version__
 
@@ -121,7 +122,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (segment, generate, encode, convert, download, info, bench):
+for command in (segment, generate, encode, convert, download, info, train, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

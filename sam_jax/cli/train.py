@@ -14,8 +14,8 @@ from sam_jax.cli.output_files import FILE
     type=FILE,
     required=True,
     metavar="DIR",
-    help="Folder of the run: checkpoints, metrics, pictures, and at the end the model. The same call "
-    "again goes on from the newest checkpoint.",
+    help="Folder of the run: checkpoints, metrics, pictures, and at the end the model. The same "
+    "call again goes on from the newest checkpoint.",
 )
 @click.option(
     "--set",
@@ -33,14 +33,17 @@ from sam_jax.cli.output_files import FILE
 def train(config: str, output: Path, changes: tuple[str, ...], overfit: int | None) -> None:
     """Trains as CONFIG says: a TOML file, or a recipe by name (vit_b, vit_l, vit_h).
 
-    docs/training.md describes every key. The run's folder is written to as it goes: metrics.jsonl and
-    tensorboard/ with the metrics, pictures/ with masks of first prompts beside the true ones,
-    checkpoints/ to go on from, and model/, a checkpoint for the other commands, at the end. Ctrl-C or
-    SIGTERM ends the run after the update it is at, with a checkpoint.
+    docs/training.md describes every key. The run's folder is written to as it goes: metrics.jsonl
+    and tensorboard/ with the metrics, pictures/ with masks of first prompts beside the true ones,
+    checkpoints/ to go on from, and model/, a checkpoint for the other commands, at the end. Ctrl-C
+    or SIGTERM ends the run after the update it is at, with a checkpoint.
     """
     from sam_jax.train.config import read_config
 
-    changes = (*changes, *([f"data.overfit={overfit}", f"data.batch_size={overfit}"] if overfit else []))
+    changes = (
+        *changes,
+        *([f"data.overfit={overfit}", f"data.batch_size={overfit}"] if overfit else []),
+    )
     options = read_config(config, changes)
     from sam_jax.train.runs import train_run
 

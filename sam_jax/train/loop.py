@@ -110,17 +110,21 @@ def run_job(
     state_shapes = jax.eval_shape(start)
     where = state_shardings(state_shapes, mesh)
     update = compile_update(
-        make_update(job.loss, optimizer, options.accumulate), state_shapes, mesh
+        make_update(job.loss, optimizer, mesh, options.accumulate), state_shapes, mesh
     )
     checkpoints = RunCheckpoints(folder / "checkpoints", options.keep, options.keep_every or None)
-    found = checkpoints.restore(_with_shardings(state_shapes, where))
+    found, broken = checkpoints.restore(_with_shardings(state_shapes, where))
+    for step in broken:
+        echo(f"the checkpoint of step {step} was cut short and is left out")
     if found is None:
         first, state = 0, jax.device_put(start(), where)
     else:
-        first, state, data_state, broken = found
-        job.batches.set_state(data_state)
-        for step in broken:
-            echo(f"the checkpoint of step {step} was cut short and is left out")
+        first, state, data_state = found
+        if len(data_state) != jax.process_count():
+            raise InputError(
+                f"{folder} is a run of {len(data_state)} processes; go on with as many"
+            )
+        job.batches.set_state(data_state[jax.process_index()])
         echo(f"going on from step {first}")
     log = RunLog(folder, first, optimizer_options.steps, echo)
     loop = _Loop(job, options, update, checkpoints, log, mesh, folder)
@@ -167,7 +171,7 @@ class _Loop:
                 self.log.write(step, float(rate(step - 1)), skipped)
             if step % options.checkpoint_every == 0 or last:
                 self._check(*before)
-                self.checkpoints.save(step, state, self.job.batches.get_state())
+                self.checkpoints.save(step, state, _of_all(self.job.batches.get_state()))
             self.checkpoints.poll()
             if stop.is_set() and step < total:
                 self.checkpoints.close()
@@ -204,6 +208,18 @@ class _Loop:
             f"in {path}, and the checkpoints before it are good: lower the learning rate, or "
             "look at the batch"
         )
+
+
+def _of_all(data_state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every process, in order."""
+    if jax.process_count() == 1:
+        return [data_state]
+    from jax.experimental.multihost_utils import process_allgather
+
+    text = json.dumps(data_state).encode()
+    length = int(process_allgather(np.array(len(text))).max())
+    texts = process_allgather(np.frombuffer(text.ljust(length), np.uint8))
+    return [json.loads(row.tobytes()) for row in texts]
 
 
 def _with_shardings(shapes: Any, where: Any) -> Any:

@@ -43,11 +43,11 @@ def first_prompt_pictures(
         # The object of greatest weight; any, among equals.
         masks: Any = unpack_masks(batch.masks[:, :1])
         keys = jax.random.split(jax.random.key(0), masks.shape[0])
-        points, labels = jax.vmap(lambda key, mask: first_prompt(key, mask, options))(
-            keys, masks[:, 0]
-        )
+        draw_prompt = jax.vmap(lambda key, mask: first_prompt(key, mask, options))
+        points, labels = draw_prompt(keys, masks[:, 0])
         prompts = Prompts(points=points[:, None], labels=labels[:, None])
-        logits, scores = model.apply(variables, features, prompts, True, method="decode")
+        decoded: Any = model.apply(variables, features, prompts, True, method="decode")
+        logits, scores = decoded
         best = jnp.argmax(scores[:, 0], axis=-1)
         logits = jnp.take_along_axis(logits[:, 0], best[:, None, None, None], axis=1)[:, 0]
         rows, columns = (

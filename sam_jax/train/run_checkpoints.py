@@ -41,13 +41,13 @@ class RunCheckpoints:
         )
         self._unsealed: int | None = None
 
-    def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, data_state: list[dict[str, Any]]) -> None:
         """Begins to write a checkpoint; the arrays may be donated as soon as this returns.
 
         Args:
           step: updates made.
           state: a `TrainState`.
-          data_state: the input's position, JSON values.
+          data_state: the input's position in every process, JSON values.
         """
         self.wait()
         self._manager.save(
@@ -76,41 +76,46 @@ class RunCheckpoints:
         self.wait()
         self._manager.close()
 
-    def restore(self, shapes: Any) -> tuple[int, Any, dict[str, Any], list[int]] | None:
+    def restore(
+        self, shapes: Any
+    ) -> tuple[tuple[int, Any, list[dict[str, Any]]] | None, list[int]]:
         """The newest checkpoint that is whole.
 
         Args:
           shapes: the state as `jax.ShapeDtypeStruct` with shardings.
 
         Returns:
-          Its step, state and input's position, and the steps of newer ones that were cut short,
-          which are removed; None where there is no checkpoint at all.
+          Its step, state and input's position, None where there is none; and the steps of newer
+          ones that were cut short, which are removed.
 
         Raises:
-          InputError: there are checkpoints and none is whole.
+          InputError: all that there are were whole once, and are damaged.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        broken = []
-        for step in steps:
-            if not self._whole(step):
-                broken.append(step)
-                continue
-            for newer in broken:
-                self._manager.delete(newer)
-                self._seal_of(newer).unlink(missing_ok=True)
-            found = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
-                ),
-            )
-            return step, found["state"], found["data"], broken
-        if broken:
+        broken: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if self._is_whole(step):
+                self._remove(broken)
+                found = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
+                    ),
+                )
+                return (step, found["state"], found["data"]), broken
+            broken.append(step)
+        damaged = [step for step in broken if self._seal_of(step).exists()]
+        if damaged:
             raise InputError(
-                f"none of the checkpoints in {self.directory} is whole (steps {broken}); remove "
-                "them to begin anew"
+                f"none of the checkpoints in {self.directory} is whole, steps {damaged} are damaged; "
+                "remove them to begin anew"
             )
-        return None
+        self._remove(broken)
+        return None, broken
+
+    def _remove(self, steps: list[int]) -> None:
+        for step in steps:
+            self._manager.delete(step)
+            self._seal_of(step).unlink(missing_ok=True)
 
     def _seal_of(self, step: int) -> Path:
         return self.directory / f"{step}.sealed"
@@ -124,7 +129,7 @@ class RunCheckpoints:
             if seal.stem not in kept:
                 seal.unlink()
 
-    def _whole(self, step: int) -> bool:
+    def _is_whole(self, step: int) -> bool:
         try:
             sealed = json.loads(self._seal_of(step).read_bytes())
             return sealed == directory_checksums(self.directory / str(step))

@@ -27,8 +27,8 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
       The path of the model, a native checkpoint.
 
     Raises:
-      InputError: the data or the checkpoint to start from cannot be used, the devices do not fit, the
-        folder has another run, or the loss is not finite.
+      InputError: the data or the checkpoint to start from cannot be used, the devices do not fit,
+        the folder has another run, or the loss is not finite.
       KeyboardInterrupt: the run was asked to stop; the same call goes on.
     """
     mesh = make_mesh(config.run.data or None, config.run.model, devices=jax.devices())

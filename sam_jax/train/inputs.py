@@ -1,0 +1,72 @@
+"""A run's input: batches of a dataset or of procedural scenes, or one batch again and again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sam_jax.data.layouts import open_dataset
+from sam_jax.data.pipeline import training_batches
+from sam_jax.data.transforms import FrameOptions
+from sam_jax.train.config import DataOptions
+from sam_jax.train.loop import Batches
+
+
+def open_batches(
+    options: DataOptions, image_size: int, seed: int, echo: Callable[[str], None]
+) -> Batches:
+    """This process's part of every batch.
+
+    Args:
+      options: what of.
+      image_size: side of the model's frame in pixels.
+      seed: of order and augmentation.
+      echo: is told what was found.
+
+    Raises:
+      InputError: there is no such dataset, or it cannot be read.
+    """
+    batch_size = options.batch_size // jax.process_count()
+    frame = FrameOptions(
+        image_size=image_size,
+        max_masks=options.max_masks,
+        max_area=options.max_mask_area,
+        scale_range=(options.jitter[0], options.jitter[1]) if options.jitter else None,
+        flip=0.5 if options.flip else 0.0,
+    )
+    dataset = open_dataset(options.path, options.annotations or None)
+    echo(dataset.description)
+    batches = training_batches(
+        dataset,
+        frame,
+        batch_size=batch_size,
+        seed=seed,
+        workers=0 if options.overfit else options.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return OneBatch(batches) if options.overfit else batches
+
+
+class OneBatch:
+    """The first batch again and again, to see whether a model can learn at all."""
+
+    def __init__(self, batches: Batches):
+        """Takes the first of these."""
+        self._batch = next(batches)
+        self._skipped = batches.skipped()
+
+    def __next__(self) -> Any:
+        """The batch."""
+        return self._batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: it stands still."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def skipped(self) -> dict[str, int]:
+        """Records that could not be used, by reason."""
+        return self._skipped

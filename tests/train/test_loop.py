@@ -1,0 +1,134 @@
+"""Runs that die and go on: the same parameters to the last bit; what is told meanwhile."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parent / "toy_run.py"
+
+
+def run(folder, spec=""):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), spec],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def finished(folder):
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "model.npy"), done.stdout
+
+
+def metrics(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    return finished(folder)[0], metrics(folder)
+
+
+def without_times(records):
+    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in records]
+
+
+@pytest.mark.parametrize(
+    "deaths",
+    [
+        ["step:3", "step:14", "step:21"],  # the first before there is a checkpoint
+        ["call:save:1", "call:save:3"],  # while it is being written
+        ["call:_seal:2", "call:wait:3"],
+    ],
+    ids=" ".join,
+)
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, deaths, unbroken):
+    for spec in deaths:
+        assert run(tmp_path, spec).returncode == -signal.SIGKILL
+        assert not (tmp_path / "model.npy").exists()
+    found, _ = finished(tmp_path)
+    np.testing.assert_array_equal(found, unbroken[0])
+    records = without_times(metrics(tmp_path))
+    assert [r["step"] for r in records] == sorted({r["step"] for r in records})
+    assert records[-1] == without_times(unbroken[1])[-1]
+
+
+def sealed(folder):
+    return sorted(int(path.stem) for path in (folder / "checkpoints").glob("*.sealed"))
+
+
+def cut_short(folder, step):
+    files = (folder / "checkpoints" / str(step)).rglob("*")
+    largest = max(files, key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest.write_bytes(largest.read_bytes()[:-7])
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path, unbroken):
+    assert run(tmp_path, "step:18").returncode == -signal.SIGKILL
+    *_, before, newest = sealed(tmp_path)
+    cut_short(tmp_path, newest)
+    found, told = finished(tmp_path)
+    assert f"step {newest} was cut short" in told and f"going on from step {before}" in told
+    np.testing.assert_array_equal(found, unbroken[0])
+
+
+def test_damaged_checkpoints_alone_are_said_and_stay(tmp_path):
+    assert run(tmp_path, "step:18").returncode == -signal.SIGKILL
+    steps = sealed(tmp_path)
+    for step in steps:
+        cut_short(tmp_path, step)
+    done = run(tmp_path)
+    assert done.returncode == 1 and f"steps {steps[::-1]} are damaged" in done.stderr
+    assert sealed(tmp_path) == steps
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, unbroken):
+    done = run(tmp_path, "bad:12")
+    assert done.returncode == 1
+    assert "step 12: the loss or its gradient is not finite" in done.stderr
+    kept = np.load(tmp_path / "bad_batch_12.npz")
+    assert all(np.isinf(kept[name]).all() for name in kept.files) and kept.files
+    assert sealed(tmp_path) == [5, 10]
+    # The last good checkpoint is whole: with the batch mended, the run ends as if nothing had been.
+    np.testing.assert_array_equal(finished(tmp_path)[0], unbroken[0])
+
+
+def test_a_run_that_is_asked_to_stop_keeps_where_it_stood(tmp_path, unbroken):
+    done = run(tmp_path, "term:12")
+    assert done.returncode == 130, done.stderr
+    found, told = finished(tmp_path)
+    assert "going on from step 12" in told
+    np.testing.assert_array_equal(found, unbroken[0])
+
+
+def test_two_checkpoints_stay(unbroken, tmp_path):
+    finished(tmp_path)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"20", "20.sealed", "23", "23.sealed"}
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"steps": 24}')
+    done = run(tmp_path)
+    assert done.returncode == 1 and "another configuration (steps)" in done.stderr
+    (tmp_path / "config.json").write_text('{"steps"')
+    assert "damaged" in run(tmp_path).stderr
+
+
+def test_metrics_are_means_and_learning_rates_follow_the_schedule(unbroken):
+    records = unbroken[1]
+    assert [record["step"] for record in records] == [4, 8, 12, 16, 20, 23]
+    rates = [record["learning_rate"] for record in records]
+    # The rate of update 16 is the first after 15 were made.
+    np.testing.assert_allclose(rates, [8e-4] * 3 + [8e-5] * 3, rtol=1e-6)
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert all(record["skipped_records"] == 0 for record in records)
