@@ -106,8 +106,8 @@ class RunCheckpoints:
         damaged = [step for step in broken if self._seal_of(step).exists()]
         if damaged:
             raise InputError(
-                f"none of the checkpoints in {self.directory} is whole, steps {damaged} are damaged; "
-                "remove them to begin anew"
+                f"none of the checkpoints in {self.directory} is whole, and steps {damaged} are "
+                "damaged; remove them to begin anew"
             )
         self._remove(broken)
         return None, broken
