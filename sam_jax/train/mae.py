@@ -4,6 +4,8 @@ The loss is that of He et al. 2021 and their code; the way to SAM's encoder is V
 2022), from which SAM has its encoder.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,8 @@ def mae_loss(
         noise = jax.random.uniform(key, target.shape[:2])
     if weights is None:
         weights = jnp.ones(len(images))
-    predicted, masked = model.apply(params, images, noise)
+    found: Any = model.apply(params, images, noise)
+    predicted, masked = found
     error = jnp.square(predicted - target).mean(axis=-1)
     error = jnp.where(masked, error, 0.0).sum(axis=1) / masked.sum(axis=1)
     weight = weights.sum()

@@ -175,7 +175,7 @@ def test_the_papers_encoders_have_the_blocks_of_sams(mae, sam):
     [("vit_b", 111_655_680, 49), ("vit_l", 329_239_296, 49), ("vit_h", 656_613_964, 64)],
 )
 def test_the_papers_models_have_the_originals_size(name, values, visible):
-    """Without the fixed positions, which the original counts too; and the paper's visible patches."""
+    """Without the fixed positions, which the original counts too; and as many visible patches."""
     config = MAE_CONFIGS[name]
     assert sum(x.size for x in jax.tree.leaves(shapes_of(config))) == values
     assert config.visible(config.grid_size**2) == visible

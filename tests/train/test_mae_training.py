@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ from flax.traverse_util import flatten_dict
 
 from sam_jax.configs import MAE_TEST, TEST
 from sam_jax.errors import InputError
+from sam_jax.models.image_encoder import ImageEncoder
 from sam_jax.models.mae import MaskedAutoencoder, sincos_positions
-from sam_jax.models.sam import Sam
 from sam_jax.train.mae import mae_loss, sam_encoder_from_mae, target_patches
-from sam_jax.types import Prompts
+
+# So small a model runs in less time than LLVM takes to optimise it.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SIDE = MAE_TEST.image_size
 PATCHES = MAE_TEST.grid_size**2
@@ -27,7 +30,7 @@ def random_images(batch, seed=0):
 @pytest.fixture(scope="module")
 def params():
     noise = jnp.zeros((1, PATCHES))
-    return jax.jit(MODEL.init)(jax.random.key(0), random_images(1), noise)
+    return quick_jit(MODEL.init)(jax.random.key(0), random_images(1), noise)
 
 
 def test_targets_have_mean_0_and_unbiased_variance_1_in_every_patch():
@@ -48,11 +51,11 @@ def test_the_loss_is_the_mean_over_masked_patches_alone(params, normalize):
     model = MaskedAutoencoder(replace(MAE_TEST, normalize_targets=normalize))
     images, key = random_images(2), jax.random.key(1)
     noise = jax.random.uniform(key, (2, PATCHES))
-    predicted, masked = model.apply(params, images, noise)
+    predicted, masked = quick_jit(model.apply)(params, images, noise)
     target = target_patches(images, 16, normalize)
     errors = np.square(np.asarray(predicted - target, np.float64)).mean(-1)
     expected = errors[np.asarray(masked)].mean()
-    loss, metrics = mae_loss(model, params, images, key, noise=noise)
+    loss, metrics = quick_jit(partial(mae_loss, model))(params, images, key, noise=noise)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert not np.isclose(expected, errors.mean(), rtol=1e-4)
     assert metrics == {"loss": loss, "weight": 2.0}
@@ -60,7 +63,7 @@ def test_the_loss_is_the_mean_over_masked_patches_alone(params, normalize):
 
 def test_the_key_decides_the_mask_and_nothing_else_does(params):
     images = random_images(2)
-    loss = jax.jit(lambda key: mae_loss(MODEL, params, images, key)[0])
+    loss = quick_jit(lambda key: mae_loss(MODEL, params, images, key)[0])
     one, again, other = (float(loss(jax.random.key(seed))) for seed in (1, 1, 2))
     assert one == again != other
 
@@ -73,7 +76,7 @@ def test_images_that_only_fill_the_batch_change_neither_loss_nor_gradient(params
         key = jax.random.key(0)
         return mae_loss(MODEL, params, images, key, weights=weights, noise=noise)[0]
 
-    gradient = jax.jit(jax.value_and_grad(value))
+    gradient = quick_jit(jax.value_and_grad(value))
     two, expected = gradient(params, images[:2], noise[:2], jnp.ones(2))
     four, found = gradient(params, filled, noise, jnp.asarray([1.0, 1.0, 0.0, 0.0]))
     # Sums of two and four images, in float32.
@@ -88,26 +91,27 @@ def test_images_that_only_fill_the_batch_change_neither_loss_nor_gradient(params
 def test_a_weight_counts_an_image_as_often(params):
     images, noise = random_images(2), jax.random.uniform(jax.random.key(0), (2, PATCHES))
 
+    value = quick_jit(partial(mae_loss, MODEL))
+
     def loss(order, weights=None):
-        order = jnp.asarray(order)
-        return mae_loss(
-            MODEL, params, images[order], jax.random.key(0), weights=weights, noise=noise[order]
-        )[0]
+        given = {"weights": weights, "noise": noise[jnp.asarray(order)]}
+        return value(params, images[jnp.asarray(order)], jax.random.key(0), **given)[0]
 
     assert float(loss([0, 1], jnp.asarray([2.0, 1.0]))) == pytest.approx(
         float(loss([0, 0, 1])), rel=1e-6
     )
 
 
-def fresh_encoder(config):
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    prompts = Prompts(points=jnp.zeros((1, 1, 1, 2)), labels=jnp.zeros((1, 1, 1), jnp.int32))
-    variables = jax.jit(Sam(config).init)(jax.random.key(3), images, prompts)
-    return variables["params"]["image_encoder"]
+@pytest.fixture(scope="module")
+def fresh():
+    """SAM's image encoder at its random start."""
+    images = jnp.zeros((1, TEST.image_size, TEST.image_size, 3))
+    init = quick_jit(ImageEncoder(TEST.image_encoder, TEST.embed_dim).init)
+    return init(jax.random.key(3), images)["params"]
 
 
-def test_sams_encoder_takes_blocks_and_positions_and_keeps_its_neck(params):
-    mae, fresh = params["params"]["image_encoder"], fresh_encoder(TEST)
+def test_sams_encoder_takes_blocks_and_positions_and_keeps_its_neck(params, fresh):
+    mae = params["params"]["image_encoder"]
     found = sam_encoder_from_mae(mae, MAE_TEST, fresh, TEST.image_encoder)
     flat, before = flatten_dict(found, sep="/"), flatten_dict(fresh, sep="/")
     assert {n: x.shape for n, x in flat.items()} == {n: x.shape for n, x in before.items()}
@@ -129,12 +133,12 @@ def test_sams_encoder_takes_blocks_and_positions_and_keeps_its_neck(params):
     assert np.abs(flat["pos_embed"] - resized[0].permute(1, 2, 0).numpy()).max() < 1e-5
 
 
-def test_a_patch_kernel_of_another_size_is_resized_as_pytorch_does(params):
+def test_a_patch_kernel_of_another_size_is_resized_as_pytorch_does(params, fresh):
     config = replace(MAE_TEST, patch_size=14, image_size=56)
     mae = params["params"]["image_encoder"]
     kernel = np.random.default_rng(0).normal(size=(14, 14, 3, config.embed_dim))
     mae = {**mae, "patch_embed": {**mae["patch_embed"], "kernel": kernel.astype(np.float32)}}
-    found = sam_encoder_from_mae(mae, config, fresh_encoder(TEST), TEST.image_encoder)
+    found = sam_encoder_from_mae(mae, config, fresh, TEST.image_encoder)
     nchw = torch.from_numpy(kernel).permute(3, 2, 0, 1)
     resized = torch.nn.functional.interpolate(nchw, (16, 16), mode="bicubic", align_corners=False)
     expected = resized.permute(2, 3, 1, 0).numpy()
