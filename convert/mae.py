@@ -221,12 +221,10 @@ def infer_config(tensors: Mapping[str, np.ndarray], naming: str) -> MaeConfig:
 
 
 def _flat_shapes(config: MaeConfig) -> Mapping[str, jax.ShapeDtypeStruct]:
-    side, patches = config.image_size, config.grid_size**2
-    images = jnp.zeros((1, side, side, 3))
-    shapes = jax.eval_shape(
-        lambda: MaskedAutoencoder(config).init(jax.random.key(0), images, jnp.zeros((1, patches)))
-    )
-    return flatten_dict(shapes, sep="/")
+    images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    noise = jax.ShapeDtypeStruct((1, config.grid_size**2), jnp.float32)
+    init = MaskedAutoencoder(config).init
+    return flatten_dict(jax.eval_shape(init, jax.random.key(0), images, noise), sep="/")
 
 
 def _position_tensor(config: MaeConfig, dim: int) -> np.ndarray:

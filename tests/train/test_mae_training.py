@@ -4,6 +4,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from flax.traverse_util import flatten_dict
@@ -100,6 +101,28 @@ def test_a_weight_counts_an_image_as_often(params):
     assert float(loss([0, 1], jnp.asarray([2.0, 1.0]))) == pytest.approx(
         float(loss([0, 0, 1])), rel=1e-6
     )
+
+
+def test_training_learns_to_continue_what_is_visible(params):
+    """Ramps of random direction: a guess that ignores the image has an error of 1."""
+    place = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1) / SIDE
+    directions = np.random.default_rng(0).normal(size=(16, 2, 3))
+    images = jnp.asarray(place @ directions[:, None], jnp.float32)
+    optimizer = optax.adam(3e-3)
+
+    def step(carry, number):
+        params, state = carry
+        key = jax.random.fold_in(jax.random.key(0), number)
+        loss, gradient = jax.value_and_grad(
+            lambda p: mae_loss(MODEL, p, images, key)[0],
+        )(params)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(params, updates), state), loss
+
+    start = (params, optimizer.init(params))
+    _, losses = jax.jit(lambda start: jax.lax.scan(step, start, jnp.arange(200)))(start)
+    assert losses[0] > 0.9
+    assert losses[-20:].mean() < 0.3
 
 
 @pytest.fixture(scope="module")
