@@ -1,13 +1,26 @@
 import dataclasses
 import json
+import math
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 import sam_jax
-from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L, config_from_json, config_to_json
-from sam_jax.errors import CheckpointError
+from sam_jax.configs import (
+    CONFIGS,
+    MAE_CONFIGS,
+    MAE_VIT_B,
+    TEST,
+    VIT_B,
+    VIT_H,
+    VIT_L,
+    check_mae_config,
+    config_from_json,
+    config_to_json,
+)
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.models.sam import variable_shapes
 
 
@@ -57,3 +70,33 @@ def test_presets_have_the_originals_number_of_parameters(config, millions):
 def test_mask_prompts_are_a_quarter_of_the_input():
     assert VIT_B.mask_input_size == 256
     assert dataclasses.replace(TEST, image_size=96).mask_input_size == 24
+
+
+@pytest.mark.parametrize("config", MAE_CONFIGS.values(), ids=MAE_CONFIGS)
+def test_masked_autoencoders_are_accepted(config):
+    check_mae_config(config)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"depth": 0}, "depth must be at least 1, not 0"),
+        ({"image_size": 225}, "image_size must be a multiple of patch_size"),
+        ({"num_heads": 5}, "num_heads must divide embed_dim"),
+        ({"decoder_num_heads": 5}, "decoder_num_heads must divide decoder_embed_dim"),
+        ({"embed_dim": 6, "num_heads": 3}, "multiples of 4"),
+        ({"mask_ratio": 0.0}, "mask_ratio must leave some"),
+        ({"mask_ratio": 0.999}, "mask_ratio must leave some"),
+        ({"mask_ratio": math.nan}, "mask_ratio must leave some"),
+        ({"pixel_mean": (0.0, math.nan, 0.0)}, "pixel_mean must be three finite"),
+        ({"pixel_std": (1.0, 0.0, 1.0)}, "pixel_std must be three positive"),
+    ],
+)
+def test_what_is_no_masked_autoencoder_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_mae_config(replace(MAE_VIT_B, **changes))
+
+
+@pytest.mark.parametrize("patches, ratio, visible", [(196, 0.75, 49), (256, 0.75, 64), (7, 0.5, 3)])
+def test_visible_patches_are_rounded_down(patches, ratio, visible):
+    assert replace(MAE_VIT_B, mask_ratio=ratio).visible(patches) == visible

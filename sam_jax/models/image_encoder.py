@@ -1,5 +1,6 @@
 """The image encoder: a plain ViT with windowed and global attention (ViTDet; SAM section A.5)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ class PatchEmbed(nn.Module):
     features: int
     patch: int
     dtype: Any = jnp.float32
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(
@@ -38,7 +40,7 @@ class PatchEmbed(nn.Module):
         batch, height, width, colours = images.shape
         patch = self.patch
         shape = (patch, patch, colours, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
         # Colour before row and column: the order in which a TPU makes patches cheaply.

@@ -56,17 +56,19 @@ class Dense(nn.Module):
       dtype: compute type; parameters are float32.
       summed_over: the axis of a device mesh over which the channels of the input are divided; each
         device holds those rows of the kernel, and the sum over devices is the product.
+      kernel_init: what the kernel starts as.
     """
 
     features: int
     dtype: Any = jnp.float32
     summed_over: str | None = None
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... {self.features}"]:
         """Applies the layer to the last axis."""
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
         out = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
@@ -100,18 +102,22 @@ class MLPBlock(nn.Module):
       activation: between the two.
       dtype: compute type.
       model_axis: the axis of a device mesh over which the hidden channels are divided, if any.
+      kernel_init: what both kernels start as.
     """
 
     hidden_dim: int
     activation: Callable = gelu
     dtype: Any = jnp.float32
     model_axis: str | None = None
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "... channel"]) -> Float[Array, "... channel"]:
         """Applies the block to the last axis."""
-        hidden = self.activation(Dense(self.hidden_dim, dtype=self.dtype, name="lin1")(x))
-        return Dense(x.shape[-1], self.dtype, self.model_axis, name="lin2")(hidden)
+        init = self.kernel_init
+        hidden = Dense(self.hidden_dim, self.dtype, kernel_init=init, name="lin1")(x)
+        hidden = self.activation(hidden)
+        return Dense(x.shape[-1], self.dtype, self.model_axis, init, name="lin2")(hidden)
 
 
 class MLP(nn.Module):
