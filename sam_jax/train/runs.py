@@ -1,6 +1,7 @@
 """A whole run: the mesh, the input, the folder, and the loop."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
 from sam_jax.sharding import make_mesh
-from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, config_to_values, differences
+from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, differences
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import run_folder, run_job
@@ -37,7 +38,7 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         raise InputError(
             f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
         )
-    with run_folder(folder, config_to_values(config), _forbidden):
+    with run_folder(folder, asdict(config), forbidden_changes):
         batches = open_batches(
             config.data, CONFIGS[config.model.name].image_size, config.run.seed, echo
         )
@@ -45,5 +46,6 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         return run_job(job, config.optimizer, config.run, mesh, folder, echo)
 
 
-def _forbidden(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+def forbidden_changes(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Names of what differs between two configurations and would change what a run computes."""
     return [name for name in differences(earlier, values) if name not in FREE_TO_CHANGE]
