@@ -31,7 +31,8 @@ from sam_jax.train.placement import (
 )
 from sam_jax.train.run_checkpoints import RunCheckpoints
 from sam_jax.train.run_log import RunLog
-from sam_jax.train.step import Loss, TrainState, initial_state, make_update
+from sam_jax.train.state import TrainState
+from sam_jax.train.step import Loss, initial_state, make_update
 from sam_jax.types import Params
 
 

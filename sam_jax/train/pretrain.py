@@ -28,7 +28,8 @@ from sam_jax.train.mae import mae_loss
 from sam_jax.train.mae_files import save_mae
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.runs import forbidden_changes
-from sam_jax.train.step import Loss, Summed
+from sam_jax.train.state import Summed
+from sam_jax.train.step import Loss
 from sam_jax.types import Params
 
 

@@ -10,7 +10,8 @@ from sam_jax.data.batches import TrainingBatch, normalized_images, unpack_masks
 from sam_jax.models.sam import Sam
 from sam_jax.sharding import join_heads
 from sam_jax.train.interactive import InteractiveOptions, interact
-from sam_jax.train.step import Loss, Summed
+from sam_jax.train.state import Summed
+from sam_jax.train.step import Loss
 from sam_jax.types import Params, Prompts
 
 
