@@ -6,8 +6,8 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
 
-# Not what pytrees are: their fields hold whatever `jax.tree.map` puts there (shapes, shardings). Nor
-# the options: what they say of values of the wrong type is for users.
+# Not what pytrees are: their fields hold whatever `jax.tree.map` puts there (shapes, shardings).
+# Nor the options: what they say of values of the wrong type is for users.
 UNCHECKED = {
     "sam_jax.types",
     "sam_jax.data.batches",
