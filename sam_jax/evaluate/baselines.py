@@ -23,7 +23,24 @@ _BETA = 130.0
 _OBJECT, _BESIDE = 1, 2
 _GRABCUT_ROUNDS = 5
 
-_PACKAGES = {"cv2": "opencv-python-headless", "skimage.segmentation": "scikit-image"}
+# By baseline what it imports and what is installed for that.
+_PACKAGES = {
+    "grabcut": ("cv2", "opencv-python-headless"),
+    "random-walker": ("skimage.segmentation", "scikit-image"),
+}
+
+
+def check_installed(baseline: str) -> None:
+    """Refuses, before long work, a baseline of which a package is missing.
+
+    Args:
+      baseline: "flood-fill", "random-walker", "filled-box" or "grabcut".
+
+    Raises:
+      InputError: with the package's name.
+    """
+    if baseline in _PACKAGES:
+        _package(baseline)
 
 
 class FloodFill:
@@ -64,7 +81,7 @@ class RandomWalker:
         Raises:
           InputError: scikit-image is not installed.
         """
-        self._segmentation = _package("skimage.segmentation")
+        self._segmentation = _package("random-walker")
         self._size_hw = (image.shape[0], image.shape[1])
         self._image = _scaled(image, _WALKER_SIDE).astype(np.float64) / 255
 
@@ -125,7 +142,7 @@ def grabcut(
     Raises:
       InputError: OpenCV is not installed.
     """
-    cv2 = _package("cv2")
+    cv2 = _package("grabcut")
     small = _scaled(image, _GRABCUT_SIDE)
     scale_xy = np.array(small.shape[1::-1]) / np.array(image.shape[1::-1])
     inside = fill_box(small, box * np.tile(scale_xy, 2))
@@ -148,10 +165,9 @@ def _scaled(
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
-def _package(name: str) -> ModuleType:
+def _package(baseline: str) -> ModuleType:
+    module, package = _PACKAGES[baseline]
     try:
-        return import_module(name)
+        return import_module(module)
     except ImportError:
-        raise InputError(
-            f"this baseline needs {_PACKAGES[name]}; pip install {_PACKAGES[name]}"
-        ) from None
+        raise InputError(f"{baseline} needs {package}: pip install {package}") from None
