@@ -6,13 +6,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sam_jax.formats.overlay import mask_color
 
-SIZE = (760, 460)
+SIZE = (810, 460)
 
 # Drawn so much larger, then scaled down: soft edges.
 _SUPERSAMPLING = 3
-_LEFT, _TOP, _RIGHT, _BOTTOM = 70, 24, 190, 60
+_LEFT, _TOP, _RIGHT, _BOTTOM = 70, 24, 240, 60
 _INK, _GRID, _PAPER = (40, 42, 48), (222, 224, 228), (255, 255, 255)
 _TEXT, _TICKS = 15, 5
+
+_Number = int | float
+_Point = tuple[_Number, _Number]
 
 
 def clicks_chart(series: Mapping[str, Mapping[int, float]], clicks: Sequence[int]) -> Image.Image:
@@ -30,7 +33,7 @@ def clicks_chart(series: Mapping[str, Mapping[int, float]], clicks: Sequence[int
     pen = _Pen(picture)
     first, last = min(clicks), max(clicks)
 
-    def place(number: float, iou: float) -> tuple[float, float]:
+    def place(number: int, iou: _Number) -> _Point:
         across = (number - first) / (last - first) if last > first else 0.5
         x = _LEFT + across * (width - _LEFT - _RIGHT)
         return x, height - _BOTTOM - iou * (height - _TOP - _BOTTOM)
@@ -67,7 +70,7 @@ class _Pen:
         self._picture, self._draw = picture, ImageDraw.Draw(picture)
         self._font = ImageFont.load_default(_TEXT * _SUPERSAMPLING)
 
-    def line(self, points: Sequence[tuple[float, float]], color=_INK, width: float = 1.5) -> None:
+    def line(self, points: Sequence[_Point], color=_INK, width: _Number = 1.5) -> None:
         self._draw.line(
             [self._larger(point) for point in points],
             color,
@@ -75,13 +78,13 @@ class _Pen:
             joint="curve",
         )
 
-    def dot(self, centre: tuple[float, float], color, radius: float = 4.5) -> None:
+    def dot(self, centre: _Point, color, radius: _Number = 4.5) -> None:
         self._draw.circle(self._larger(centre), radius * _SUPERSAMPLING, color)
 
-    def text(self, at: tuple[float, float], text: str, anchor: str) -> None:
+    def text(self, at: _Point, text: str, anchor: str) -> None:
         self._draw.text(self._larger(at), text, _INK, self._font, anchor)
 
-    def upright_text(self, centre: tuple[float, float], text: str) -> None:
+    def upright_text(self, centre: _Point, text: str) -> None:
         """Text from bottom to top, around a point."""
         left, top, right, bottom = self._font.getbbox(text)
         label = Image.new("L", (round(right - left), round(bottom - top)), 0)
@@ -91,5 +94,5 @@ class _Pen:
         corner = (round(x - label.width / 2), round(y - label.height / 2))
         self._picture.paste(_INK, corner, label)
 
-    def _larger(self, point: tuple[float, float]) -> tuple[float, float]:
+    def _larger(self, point: _Point) -> _Point:
         return point[0] * _SUPERSAMPLING, point[1] * _SUPERSAMPLING

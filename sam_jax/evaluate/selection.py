@@ -77,6 +77,7 @@ class SelectedImages:
 
     Attributes:
       total: how many there are at most.
+      taken: how many there were so far.
       skipped: how many images were left out so far, by reason.
       messages: of the first few, what was wrong.
       small_objects: how many objects were left out so far for their area.
@@ -85,6 +86,7 @@ class SelectedImages:
     def __init__(self, dataset: Dataset, selection: Selection, segmenter: Any):
         self._dataset, self._selection, self._segmenter = dataset, selection, segmenter
         self.total = min(len(dataset), selection.max_images or len(dataset))
+        self.taken = 0
         self.skipped: Counter[str] = Counter()
         self.messages: list[str] = []
         self.small_objects = 0
@@ -94,9 +96,8 @@ class SelectedImages:
         order: Any = range(len(self._dataset))
         if self._selection.max_images is not None:
             order = np.random.default_rng(self._selection.seed).permutation(len(self._dataset))
-        taken = 0
         for index in order:
-            if taken == self.total:
+            if self.taken == self.total:
                 return
             try:
                 image = self._read(int(index))
@@ -104,7 +105,7 @@ class SelectedImages:
                 self.skipped[error.reason] += 1
                 self.messages = [*self.messages, str(error)][:_NAMED]
                 continue
-            taken += 1
+            self.taken += 1
             yield image
 
     def _read(self, index: int) -> EvaluatedImage:

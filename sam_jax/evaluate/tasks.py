@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,7 +31,7 @@ CHUNK = 32
 Mask = Bool[np.ndarray, "height width"]
 # IoU of objects by the name of the measure, such as click_1 or box_refined.
 Measures = Mapping[str, Float[np.ndarray, " objects"]]
-Method = Callable[[EvaluatedImage, Sequence[Mask], "np.random.Generator | None"], Measures]
+Method = Callable[[EvaluatedImage, Sequence[Mask], np.random.Generator | None], Measures]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class TaskOptions:
     baselines: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Task(Protocol):
     """One kind of evaluation, over all images of a run."""
 
@@ -170,8 +171,12 @@ def _random_walker(image, truths, rng, clicks) -> Measures:
 
 
 def _click_measures(scores: ClickScores, with_oracle: bool) -> Measures:
-    found = {f"click_{n}": iou for n, iou in zip(scores.clicks, scores.iou.T, strict=True)}
-    return found | ({"click_1_oracle": scores.oracle} if with_oracle else {})
+    found = {}
+    for n, iou in zip(scores.clicks, scores.iou.T, strict=True):
+        found[f"click_{n}"] = iou
+        if n == 1 and with_oracle:
+            found["click_1_oracle"] = scores.oracle
+    return found
 
 
 def _boxes_on_model(image, truths, rng) -> Measures:
