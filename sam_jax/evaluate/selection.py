@@ -69,7 +69,9 @@ class EvaluatedImage:
 
     def mask(self, place: int) -> Bool[np.ndarray, "height width"]:
         """The mask of the object at this place in `objects`."""
-        return decode_rle({"size": self.pixels.shape[:2], "counts": self._counts[place]})
+        mask = decode_rle({"size": self.pixels.shape[:2], "counts": self._counts[place]})
+        # Row by row, as predictions are: comparing the two is many times faster.
+        return np.ascontiguousarray(mask)
 
 
 class SelectedImages:
