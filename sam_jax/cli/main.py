@@ -19,6 +19,7 @@ from sam_jax.cli.compiled_programs import keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
+from sam_jax.cli.evaluate import evaluate
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
 from sam_jax.cli.pretrain import pretrain
@@ -132,6 +133,7 @@ for command in (
     info,
     train,
     pretrain,
+    evaluate,
     bench,
 ):
     main.add_command(command)
