@@ -115,7 +115,7 @@ class SelectedImages:
         sample = self._dataset[index]
         check_sizes(sample)
         counts = [mask_counts(sample, number) for number in range(len(sample.segmentations))]
-        pixels = decoded_image(sample)
+        pixels = np.asarray(decoded_image(sample))
         least = max(1, selection.min_area)
         objects = [number for number, runs in enumerate(counts) if runs[1::2].sum() >= least]
         if not objects:
