@@ -11,7 +11,8 @@ import numpy as np
 
 from sam_jax.data.outlines import FAMILIES
 
-Range = tuple[float, float] | float
+Number = float | int
+Range = tuple[Number, Number] | Number
 # Parts an object can have, its body included.
 SLOTS = 12
 # A part may name this many families of outlines, one of which is drawn.
@@ -79,9 +80,9 @@ class Kind:
 
     name: str
     parts: tuple[Part, ...]
-    tilt: float = 180.0
-    size: tuple[float, float] = (0.05, 0.45)
-    group: float = 0.2
+    tilt: Number = 180.0
+    size: tuple[Number, Number] = (0.05, 0.45)
+    group: Number = 0.2
 
 
 # What of a part is a range of numbers, in the order of the tables' last axis.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 # The tables of the JPEG standard's annex K.1, for brightness and for colour.
 LUMINANCE_STEPS = np.array(
@@ -108,7 +108,8 @@ def cosine_matrix() -> np.ndarray:
 
 def jpeg_steps(quality: Float[Array, ""]) -> Float[Array, "3 8 8"]:
     """Quantization steps of Y, Cb, Cr at a quality, by the rule of the IJG's library."""
-    percent = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
+    quality = jnp.round(quality)
+    percent = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     tables = jnp.stack([jnp.asarray(LUMINANCE_STEPS)] + 2 * [jnp.asarray(CHROMINANCE_STEPS)])
     return jnp.clip(jnp.floor((tables * percent + 50) / 100), 1, 255)
 
@@ -121,9 +122,10 @@ def jpeg(image: Float[Array, "S S 3"], quality: Float[Array, ""]) -> Float[Array
       quality: 1 to 100, as IJG's library counts.
     """
     side = image.shape[0]
-    colour = jnp.einsum("yxc,dc->dyx", image, jnp.asarray(TO_YCBCR)) - jnp.array([128.0, 0, 0])[
-        :, None, None
-    ]
+    colour = (
+        jnp.einsum("yxc,dc->dyx", image, jnp.asarray(TO_YCBCR))
+        - jnp.array([128.0, 0, 0])[:, None, None]
+    )
     halved = colour[1:].reshape(2, side // 2, 2, side // 2, 2).mean(axis=(2, 4))
     halved = halved.repeat(2, axis=1).repeat(2, axis=2)
     colour = jnp.concatenate([colour[:1], halved])
@@ -148,6 +150,8 @@ def photograph(
     along = shrink_matrix(side, camera.shrink) @ blur_matrix(side, camera.blur)
     blurred = jnp.einsum("yi,ijc,xj->yxc", along, blurred, along)
     noise = jax.random.normal(key, (side, side, 3))
+    # Mostly of brightness: cameras smooth the noise of colours away.
+    noise = 0.5 * noise + 0.5 * noise.sum(axis=-1, keepdims=True)
     neighbours = jnp.roll(noise, 1, 0) + jnp.roll(noise, 1, 1) + jnp.roll(noise, (1, 1), (0, 1))
     noise = noise + camera.noise_grain * neighbours
     spread = jnp.sqrt(camera.shot_noise**2 * jnp.maximum(blurred, 0) + camera.read_noise**2)

@@ -1,13 +1,15 @@
 """The kinds of objects that scenes are made of."""
 
-from sam_jax.data.blueprints import Kind, Part
+from typing import Any
+
+from sam_jax.data.blueprints import Kind, Part, Range
 
 ANY = ("box", "polygon", "ellipse")
 
 
 def spot(name: str, parent: str = "", **changes) -> Part:
     """A mark painted anywhere on its parent."""
-    settings = {
+    settings: dict[str, Any] = {
         "outline": ("ellipse", "polygon", "box"),
         "x": (-0.6, 0.6),
         "y": (-0.6, 0.6),
@@ -25,16 +27,23 @@ def spot(name: str, parent: str = "", **changes) -> Part:
 
 def limb(name: str, **changes) -> Part:
     """Something long that sticks out of its parent."""
-    settings = {"outline": ("box",), "exponent": (2.0, 4.0), "taper": (-0.6, 0.2)}
+    settings: dict[str, Any] = {"outline": ("box",), "exponent": (2.0, 4.0), "taper": (-0.6, 0.2)}
     return Part(name, **{**settings, "edge": (1.0, 2.0), "relief": (0.4, 1.0), **changes})
 
 
-def eye(name: str, parent: str, x, y, size=(0.08, 0.2), twin: str = "") -> tuple[Part, ...]:
+def eye(
+    name: str, parent: str, x: Range, y: Range, size: Range = (0.08, 0.2), twin: str = ""
+) -> tuple[Part, ...]:
     """A pale disc with a dark one in it."""
     white = Part(
         name, x=x, y=y, length=size, width=size, inside=True, parent=parent, paint="pale", twin=twin
     )
-    pupil = {"length": (0.4, 0.9), "width": (0.4, 0.9), "relief": (0.5, 1.0), "paint": "dark"}
+    pupil: dict[str, Any] = {
+        "length": (0.4, 0.9),
+        "width": (0.4, 0.9),
+        "relief": (0.5, 1.0),
+        "paint": "dark",
+    }
     return white, Part(f"{name} pupil", inside=True, parent=name, **pupil)
 
 
@@ -320,7 +329,12 @@ STAR = Kind(
     group=1.0,
 )
 
-LEG = {"y": (0.9, 1.15), "length": (0.45, 0.8), "width": (0.08, 0.2), "angle": (75, 105)}
+LEG: dict[str, Any] = {
+    "y": (0.9, 1.15),
+    "length": (0.45, 0.8),
+    "width": (0.08, 0.2),
+    "angle": (75, 105),
+}
 ANIMAL = Kind(
     "animal",
     (
@@ -350,6 +364,17 @@ ANIMAL = Kind(
         limb("near hind leg", x=(-0.8, -0.5), **LEG),
         limb("near fore leg", x=(0.45, 0.75), twin="near hind leg", **LEG),
         Part(
+            "ear",
+            outline=("lens", "ellipse", "polygon"),
+            x=(-0.7, -0.2),
+            y=(-1.1, -0.7),
+            length=(0.3, 0.6),
+            width=(0.15, 0.3),
+            angle=(50, 110),
+            lobes=3,
+            parent="head",
+        ),
+        Part(
             "head",
             outline=("ellipse", "drop"),
             x=(0.9, 1.3),
@@ -361,17 +386,6 @@ ANIMAL = Kind(
             relief=(0.6, 1.0),
             edge=(1, 2),
         ),
-        Part(
-            "ear",
-            outline=("lens", "ellipse", "polygon"),
-            x=(-0.7, -0.2),
-            y=(-1.1, -0.7),
-            length=(0.3, 0.6),
-            width=(0.15, 0.3),
-            angle=(50, 110),
-            lobes=3,
-            parent="head",
-        ),
         *eye("eye", "head", (0.2, 0.4), (-0.4, -0.1)),
         spot("nose", parent="head", x=(0.85, 1.0), y=(0, 0.3), chance=0.7),
     ),
@@ -379,7 +393,7 @@ ANIMAL = Kind(
     size=(0.07, 0.32),
 )
 
-MUZZLE = {"length": (0.3, 0.55), "width": (0.25, 0.5)}
+MUZZLE: dict[str, Any] = {"length": (0.3, 0.55), "width": (0.25, 0.5)}
 PORTRAIT = Kind(
     "portrait",
     (
@@ -616,12 +630,20 @@ BOTTLE = Kind(
     group=0.6,
 )
 
-PANE = {"outline": ("box",), "exponent": 10.0, "inside": True, "paint": "own", "relief": (-0.2, 0)}
-WINDOW = {"length": (0.16, 0.24), "width": (0.16, 0.28), **PANE}
+PANE: dict[str, Any] = {
+    "outline": ("box",),
+    "exponent": 10.0,
+    "inside": True,
+    "paint": "own",
+    "relief": (-0.2, 0),
+}
+WINDOW: dict[str, Any] = {"length": (0.16, 0.24), "width": (0.16, 0.28), **PANE}
 HOUSE = Kind(
     "house",
     (
-        Part("chimney", outline=("box",), x=(-0.6, 0.6), y=-1.5, length=0.12, width=0.4, exponent=9),
+        Part(
+            "chimney", outline=("box",), x=(-0.6, 0.6), y=-1.5, length=0.12, width=0.4, exponent=9
+        ),
         Part(
             "body",
             outline=("box",),
@@ -655,7 +677,12 @@ HOUSE = Kind(
     group=0.5,
 )
 
-TYRE = {"length": (0.26, 0.4), "width": (0.26, 0.4), "y": (0.85, 1.0), "paint": "dark"}
+TYRE: dict[str, Any] = {
+    "length": (0.26, 0.4),
+    "width": (0.26, 0.4),
+    "y": (0.85, 1.0),
+    "paint": "dark",
+}
 VEHICLE = Kind(
     "vehicle",
     (
@@ -673,7 +700,7 @@ VEHICLE = Kind(
     size=(0.07, 0.32),
 )
 
-CROWN = {"roughness": (0.3, 0.9), "relief": (0.4, 0.9), "paint": "own"}
+CROWN: dict[str, Any] = {"roughness": (0.3, 0.9), "relief": (0.4, 0.9), "paint": "own"}
 TREE = Kind(
     "tree",
     (
@@ -687,9 +714,9 @@ TREE = Kind(
             bend=(-0.2, 0.2),
         ),
         Part("crown", x=-1.2, length=(1.8, 2.8), width=(1.6, 2.6), **CROWN),
+        spot("fruit", parent="crown", outline=("ellipse",), length=0.12, width=0.12),
         Part("lobe", x=-1.0, y=(-6, -2), length=(1, 1.8), width=(0.9, 1.6), **CROWN),
         Part("other lobe", x=-1.0, y=(6, 2), length=(1, 1.8), width=(0.9, 1.6), **CROWN),
-        spot("fruit", parent="crown", outline=("ellipse",), length=0.12, width=0.12),
     ),
     tilt=10,
     size=(0.08, 0.3),
@@ -700,7 +727,9 @@ FLOWER = Kind(
     "flower",
     (
         limb("stalk", y=(2.0, 2.5), length=(1.2, 1.8), width=0.07, angle=90, bend=(-0.2, 0.2)),
-        Part("leaf", outline=("lens",), x=0.4, y=2.4, length=0.6, width=0.2, angle=-30, paint="own"),
+        Part(
+            "leaf", outline=("lens",), x=0.4, y=2.4, length=0.6, width=0.2, angle=-30, paint="own"
+        ),
         Part("body", outline=("star",), lobes=(5, 12), depth=(0.3, 0.6), exponent=(0.5, 1.2)),
         Part("heart", length=(0.2, 0.45), width=(0.2, 0.45), inside=True, paint="own"),
         Part("dot", length=0.4, width=0.4, inside=True, parent="heart", paint="dark", chance=0.5),
@@ -811,7 +840,11 @@ LAMP = Kind(
     size=(0.06, 0.28),
 )
 
-WING = {"outline": ("drop", "ellipse", "lens"), "width": (0.6, 1.1), "depth": (0.2, 0.6)}
+WING: dict[str, Any] = {
+    "outline": ("drop", "ellipse", "lens"),
+    "width": (0.6, 1.1),
+    "depth": (0.2, 0.6),
+}
 BUTTERFLY = Kind(
     "butterfly",
     (

@@ -1,10 +1,11 @@
 """Outlines of objects: one family of shapes, given by a radius for every direction.
 
-A shape is star-shaped in its own frame: a table holds its radius by direction. Bending, tapering and
-a smooth displacement of the plane then make what no radius can: bananas, cables, ragged edges.
+A shape is star-shaped in its own frame: a table holds its radius by direction. Bending, tapering
+and a smooth displacement of the plane then make what no radius can: bananas, cables, ragged edges.
 Lengths are fractions of the frame's side; (x, y) as everywhere, y pointing down.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class Outline(NamedTuple):
     Attributes:
       center: x, y.
       half_size: along its own first and second axis.
-      angle: of the first axis, radians from x towards y.
+      direction: of the first axis, a unit vector x, y.
       bend: how far the ends of the first axis leave it, as a fraction of its half-length.
       taper: relative change of width from the middle to the end of the first axis.
       hole: of a ring, the inner edge as a fraction of the radius; 0 for none.
@@ -35,7 +36,7 @@ class Outline(NamedTuple):
 
     center: Array
     half_size: Array
-    angle: Array
+    direction: Array
     bend: Array
     taper: Array
     hole: Array
@@ -112,7 +113,7 @@ def displaced(
 def own_frame(outline: Outline, x: Array, y: Array) -> tuple[Array, Array]:
     """Coordinates in a shape's frame, where an undeformed ellipse is the unit circle."""
     x, y = x - outline.center[..., 0], y - outline.center[..., 1]
-    cosine, sine = jnp.cos(outline.angle), jnp.sin(outline.angle)
+    cosine, sine = outline.direction[..., 0], outline.direction[..., 1]
     length, width = outline.half_size[..., 0], outline.half_size[..., 1]
     along = (cosine * x + sine * y) / length
     across = (cosine * y - sine * x) / length
@@ -121,7 +122,7 @@ def own_frame(outline: Outline, x: Array, y: Array) -> tuple[Array, Array]:
     return along, across
 
 
-def relative_radius(along: Array, across: Array, radius: Array) -> Array:
+def relative_radius(along: Array, across: Array, radius: Callable[[Array], Array]) -> Array:
     """Distance from the centre as a fraction of the outline's in that direction.
 
     Args:

@@ -20,7 +20,8 @@ SPECIES = 6
 BACKGROUND_OBJECTS = 3
 # One random number chooses the family, then one for each range, then those of the radius table.
 PART_DRAWS = 1 + len(RANGES) + TABLE_DRAWS
-WARP_FIELDS = 3
+# Fields that displace outlines: so many waves over the frame, roughly.
+WARP_CELLS = (3, 10, 32)
 
 
 class Chances(NamedTuple):
@@ -57,7 +58,7 @@ class Objects(NamedTuple):
 
 
 class Primitives(NamedTuple):
-    """What is drawn, from the back to the front, over [primitives]; those after `count` are none.
+    """What is drawn, from the back to the front, over [primitives]; `number` of them are real.
 
     Attributes:
       outline: where each lies.
@@ -71,7 +72,7 @@ class Primitives(NamedTuple):
       shadow: x, y of the shadow's offset, its softness in relative radii, its darkness.
       softness: width of the edge in pixels.
       opacity: 1 unless translucent.
-      count: how many there are.
+      number: how many there are; the rest only fill the arrays.
     """
 
     outline: Outline
@@ -85,7 +86,7 @@ class Primitives(NamedTuple):
     shadow: Array
     softness: Array
     opacity: Array
-    count: Array
+    number: Array
 
 
 def lerp(low: Array | float, high: Array | float, part: Array) -> Array:
@@ -114,13 +115,15 @@ def draw_objects(
       extent: width and height of the image as fractions of the frame's side.
       chances: how often there are groups, and a horizon and the like.
     """
-    keys = jax.random.split(key, 6)
-    u = jax.random.uniform(keys[0], (12,))
+    scene_key, species_key, own_key = jax.random.split(key, 3)
+    u = jax.random.uniform(scene_key, (14,))
+    v = jax.random.uniform(species_key, (SPECIES, 2 + tables.group.shape[0]))
+    w = jax.random.uniform(own_key, (objects, 6))
     index = jnp.arange(objects)
     grouped = u[0] < chances.group
     group = jnp.where(grouped, jnp.floor(3 + (objects - 3) * u[1] ** 1.5), 0).astype(jnp.int32)
     second = jnp.where(grouped & (u[2] < 0.3), jnp.floor(0.6 * objects * u[3]), 0)
-    others = jnp.where(grouped, jnp.floor(4 * u[3]), jnp.floor(1 + 9 * u[3] ** 1.3))
+    others = jnp.where(grouped, jnp.floor(4 * u[3]), jnp.floor(1 + 11 * u[3]))
     second, others = second.astype(jnp.int32), others.astype(jnp.int32)
     species = jnp.where(
         index < group,
@@ -131,15 +134,14 @@ def draw_objects(
     kinds = tables.group.shape[0] - BACKGROUND_OBJECTS
     repeated = jnp.log(jnp.asarray(tables.group[:kinds]))
     preference = jnp.where(jnp.arange(SPECIES)[:, None] < 2, repeated, 0.0)
-    kind_of = jax.random.categorical(keys[1], preference, axis=1)
-    v = jax.random.uniform(keys[2], (SPECIES, 4))
+    # The largest of these is a draw by preference (Gumbel).
+    kind_of = jnp.argmax(preference - jnp.log(-jnp.log(v[:, 2 : 2 + kinds] + 1e-9)), axis=1)
     limits = jnp.asarray(tables.size)[kind_of]
     alone = log_lerp(limits[:, 0], limits[:, 1], v[:, 0])
     # Small where there are many, so that they do not pile up.
     crowd = jnp.where(jnp.arange(SPECIES) == 0, group, second)
     many = 0.55 * jnp.sqrt(extent.prod() / jnp.maximum(crowd, 3)) * log_lerp(0.35, 1.0, v[:, 0])
     size_of = jnp.where(jnp.arange(SPECIES) < 2, jnp.minimum(many, limits[:, 1]), alone)
-    w = jax.random.uniform(keys[3], (objects, 5))
     size = size_of[species] * log_lerp(0.8, 1.25, w[:, 0])
     dominant = ~grouped & (u[4] < chances.dominant) & (index == 0)
     size = jnp.where(dominant, limits[2, 1] * lerp(0.75, 1.2, w[:, 0]), size)
@@ -153,13 +155,12 @@ def draw_objects(
     mirrored = jnp.where(w[:, 4] < 0.5, -1.0, 1.0)
     present = index < jnp.minimum(group + second + others, objects)
     # Larger ones further back, mostly.
-    place = -jnp.log(size) + 0.4 * jax.random.normal(keys[4], (objects,))
+    place = -jnp.log(size) + 1.2 * w[:, 5]
     order = jnp.argsort(jnp.where(present, place, jnp.inf))
     middle = extent / 2
     horizon = extent[1] * lerp(0.15, 0.85, u[7])
     sideways = extent[0] * lerp(0.15, 0.85, u[8])
     huge = 3.0
-    side_turned = jnp.where(u[9] < 0.5, jnp.pi, 0.0)
     backgrounds = Objects(
         kind=kinds + jnp.arange(3),
         species=SPECIES + jnp.arange(3),
@@ -171,13 +172,13 @@ def draw_objects(
             ]
         ),
         size=jnp.full(3, huge),
-        angle=jnp.stack([jnp.zeros(()), 0.1 * (u[10] - 0.5), 0.6 * (u[11] - 0.5)]) + side_turned * 0,
+        angle=jnp.stack([jnp.zeros(()), 0.1 * (u[10] - 0.5), 0.6 * (u[11] - 0.5)]),
         mirrored=jnp.ones(3),
         present=jnp.stack(
             [
                 jnp.ones((), bool),
-                jax.random.bernoulli(keys[5], chances.horizon),
-                jax.random.bernoulli(jax.random.fold_in(keys[5], 1), chances.side),
+                u[12] < chances.horizon,
+                u[13] < chances.side,
             ]
         ),
     )
@@ -212,9 +213,7 @@ def placed_parts(
             local[3] * unit,
             turned + local[4],
         )
-        place = tuple(
-            jnp.where(is_body, own, new) for own, new in zip(local, child, strict=True)
-        )
+        place = jax.tree.map(lambda own, new: jnp.where(is_body, own, new), local, child)
     x, y, length, width, angle = place
     return x, y, jnp.stack([length, width], axis=-1), angle
 
@@ -227,12 +226,12 @@ def draw_outlines(
     Returns:
       Outlines over [objects, slots]; the values of `RANGES`; families; random numbers for tables.
     """
-    species_key, own_key, warp_key = jax.random.split(key, 3)
+    species_key, own_key = jax.random.split(key)
     count = objects.kind.shape[0]
     shape = (SPECIES + BACKGROUND_OBJECTS, SLOTS, PART_DRAWS)
     shared = jax.random.uniform(species_key, shape)[objects.species]
     # Members of a species vary a little; reflected, so that numbers stay in range.
-    own = 0.06 * jax.random.normal(own_key, (count, SLOTS, PART_DRAWS))
+    own = jax.random.uniform(own_key, (count, SLOTS, PART_DRAWS), minval=-0.1, maxval=0.1)
     # Whether a part is there is the species' matter, and so is its family.
     fixed = jnp.zeros(PART_DRAWS).at[jnp.array([0, 1 + RANGES.index("chance")])].set(1.0)
     u = jnp.abs(shared + own * (1 - fixed))
@@ -254,18 +253,21 @@ def draw_outlines(
     cosine, sine = jnp.cos(objects.angle)[:, None], jnp.sin(objects.angle)[:, None]
     center = jnp.stack([cosine * x - sine * y, sine * x + cosine * y], axis=-1)
     size = objects.size[:, None, None]
+    angle = angle + objects.angle[:, None]
+    direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     # Displacement is the object's: its parts move with it. Fine fields only little of it.
-    amount = jax.random.uniform(warp_key, (SPECIES + BACKGROUND_OBJECTS, WARP_FIELDS)) ** 2
-    warp = amount[objects.species] * objects.size[:, None] * jnp.array([0.10, 0.05, 0.02])
-    warp = jnp.where(objects.species[:, None] >= SPECIES, amount[objects.species] * 0.02, warp)
+    # The last numbers of a body's table are those of its finest waves: any will do.
+    amount = shared[:, 0, -len(WARP_CELLS) :] ** 3
+    warp = amount * objects.size[:, None] * jnp.array([0.12, 0.05, 0.015])
+    warp = jnp.where(objects.species[:, None] >= SPECIES, amount * 0.02, warp)
     outline = Outline(
         center=objects.center[:, None] + size * center,
         half_size=size * half_size,
-        angle=angle + objects.angle[:, None],
+        direction=direction,
         bend=drawn["bend"] * flip,
         taper=drawn["taper"],
         hole=jnp.maximum(drawn["hole"], 0.0),
-        warp=jnp.broadcast_to(warp[:, None], (count, SLOTS, WARP_FIELDS)),
+        warp=jnp.broadcast_to(warp[:, None], (count, SLOTS, len(WARP_CELLS))),
     )
     return outline, drawn, family, u[..., 1 + len(RANGES) :]
 
@@ -289,7 +291,7 @@ def draw_primitives(
     chances: Chances,
 ) -> Primitives:
     """Everything that is drawn in a scene, at most `limit` primitives."""
-    outline_key, material_key, shadow_key, mark_key = jax.random.split(key, 4)
+    outline_key, material_key, own_key = jax.random.split(key, 3)
     outline, drawn, family, numbers = draw_outlines(outline_key, objects, tables)
     parent = jnp.asarray(tables.parent)[objects.kind]
     rows = jnp.arange(parent.shape[0])[:, None]
@@ -299,7 +301,10 @@ def draw_primitives(
     present = present & objects.present[:, None]
     order, count = chosen_parts(present, limit)
     row, slot = order // SLOTS, order % SLOTS
-    pick = lambda value: value[row, slot]
+
+    def pick(value):
+        return value[row, slot]
+
     outline = Outline(*(pick(value) for value in outline))
     drawn = {name: pick(value) for name, value in drawn.items()}
     radius = jax.vmap(radius_table)(
@@ -312,19 +317,19 @@ def draw_primitives(
     )
     kind = objects.kind[row]
     part_of_part = jnp.asarray(tables.part_of_part)[kind, slot]
-    u = jax.random.uniform(shadow_key, (SPECIES + BACKGROUND_OBJECTS, 6))
+    u = jax.random.uniform(own_key, (SPECIES + BACKGROUND_OBJECTS, 8))
     own = u[objects.species[row]]
     background = row < BACKGROUND_OBJECTS
     inside = jnp.asarray(tables.inside)[kind, slot]
     size = objects.size[row]
     casts = (u[0, 0] < chances.shadow) & ~background & ~inside
-    height = size * lerp(0.03, 0.35, own[:, 1] ** 1.5)
+    height = size * lerp(0.15, 0.8, own[:, 1] ** 1.5)
     shadow = jnp.stack(
         [
             -light_xy[0] * height,
             -light_xy[1] * height,
-            lerp(0.1, 0.7, own[:, 2]),
-            jnp.where(casts, lerp(0.25, 0.85, u[0, 3]), 0.0),
+            lerp(0.08, 0.6, own[:, 2]),
+            jnp.where(casts, lerp(0.4, 0.95, u[0, 3]), 0.0),
         ],
         axis=-1,
     )
@@ -334,7 +339,7 @@ def draw_primitives(
     soft = 1 + jnp.where(casts, shadow[:, 2], 0.0)
     reach = extent * stretch * soft + jnp.abs(shadow[:, :2]).max(axis=-1)
     reach = reach + 3.5 * outline.warp.sum(axis=-1)
-    marks = jax.random.uniform(mark_key, (2, SPECIES + BACKGROUND_OBJECTS))
+    is_species = jnp.arange(SPECIES + BACKGROUND_OBJECTS) < SPECIES
     material = draw_materials(
         material_key,
         species=objects.species[row],
@@ -342,17 +347,17 @@ def draw_primitives(
         paint=jnp.asarray(tables.paint)[kind, slot],
         object_index=row,
         backdrop=SPECIES,
-        borrows=marks[0] < chances.same_material * (jnp.arange(marks.shape[1]) < SPECIES),
-        blends=marks[1] < chances.low_contrast * (jnp.arange(marks.shape[1]) < SPECIES),
+        borrows=is_species & (u[:, 6] < chances.same_material),
+        blends=is_species & (u[:, 7] < chances.low_contrast),
         objects=objects.kind.shape[0],
     )
     turned = jnp.where(background, 0.0, objects.angle[row])
     cosine, sine = jnp.cos(turned), jnp.sin(turned)
     turn = jnp.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
     # Small things have finer textures, though not in proportion.
-    finer = jnp.where(background, 1.0, jnp.minimum((0.35 / size) ** 0.6, 5.0))
+    finer = jnp.where(background, 1.0, jnp.minimum((0.35 / size) ** 0.5, 2.5))
     material = material._replace(
-        origin=objects.center[row] + 7.0 * row[:, None],
+        origin=objects.center[row],
         axes=finer[:, None, None] * jnp.einsum("nij,njk->nik", material.axes, turn),
         relief=drawn["relief"],
         edge=drawn["edge"],
@@ -371,7 +376,9 @@ def draw_primitives(
         part_of_part=jnp.where(part_of_part < 0, -1, row * SLOTS + part_of_part),
         drawn_on=jnp.where(inside, drawn_on, -1).astype(jnp.int32),
         shadow=shadow,
-        softness=jnp.where(background, lerp(1.0, 6.0, own[:, 5] ** 4), lerp(1, 3, own[:, 5] ** 6)),
+        softness=jnp.where(
+            background, lerp(1.0, 6.0, own[:, 5] ** 4), lerp(1.0, 3.0, own[:, 5] ** 6)
+        ),
         opacity=jnp.where(translucent, lerp(0.35, 0.8, own[:, 3]), 1.0),
-        count=count,
+        number=count,
     )

@@ -22,6 +22,7 @@ class Material(NamedTuple):
       amplitude: of each colour's own texture, on the logarithm of light, [primitives, 2, 3].
       tiles: of the atlas: the first colour's, the second's, the mixture's, [primitives, 3].
       origin: point of the plane where texture coordinates are 0.
+      shift: which part of the tiles is there, in periods.
       axes: texture periods over the plane, as a matrix [primitives, 2, 2].
       finer: how much finer the second texture is, and the mixture.
       sharpness, threshold: of the mixture.
@@ -38,6 +39,7 @@ class Material(NamedTuple):
     amplitude: Array
     tiles: Array
     origin: Array
+    shift: Array
     axes: Array
     finer: Array
     sharpness: Array
@@ -64,12 +66,13 @@ def natural_colour(u: Float[Array, "*rows 6"], scene_hue: Float[Array, ""]) -> A
     common = jnp.array(COMMON_HUES)[jnp.floor(u[..., 1] * 3.999).astype(jnp.int32)]
     near = 0.12 * (u[..., 2] - 0.5)
     hue = jnp.where(
-        u[..., 0] < 0.35,
+        u[..., 0] < 0.45,
         scene_hue + near,
-        jnp.where(u[..., 0] < 0.75, common + near, u[..., 2]),
+        jnp.where(u[..., 0] < 0.85, common + near, u[..., 2]),
     )
-    saturation = 0.95 * u[..., 3] ** jnp.where(u[..., 5] < 0.3, 0.6, 2.0)
-    value = 0.06 + 0.9 * u[..., 4]
+    vivid = u[..., 5] < 0.12
+    saturation = jnp.where(vivid, 0.9 * u[..., 3] ** 0.7, 0.7 * u[..., 3] ** 1.6)
+    value = 0.12 + 0.84 * u[..., 4]
     return rgb_from_hsv(hue % 1, saturation, value) ** 2.2
 
 
@@ -98,19 +101,20 @@ def draw_materials(
       blends: species whose colours are close to the backdrop's.
       objects: how many there are.
     """
-    scene_key, species_key, own_key = jax.random.split(key, 3)
+    species_key, own_key = jax.random.split(key)
     shape = (borrows.shape[0], SLOTS + 1, MATERIAL_DRAWS)
     table = jax.random.uniform(species_key, shape)
     table = jnp.where(borrows[:, None, None], table[backdrop], table)
     # The last row is the object's own material, which its parts share unless they have another.
     u = table[species, jnp.where(paint == PAINTS.index("same"), SLOTS, slot)]
-    scene = jax.random.uniform(scene_key, (2,))
-    first = natural_colour(u[:, 0:6], scene[0])
-    second = natural_colour(u[:, 6:12], scene[0])
+    # A column of the table that no colour uses.
+    scene_hue = jnp.array(COMMON_HUES)[jnp.floor(table[backdrop, 0, 39] * 3.999).astype(jnp.int32)]
+    first = natural_colour(u[:, 0:6], scene_hue)
+    second = natural_colour(u[:, 6:12], scene_hue)
     # The second colour is often a shade of the first.
     shade = first * jnp.exp(1.6 * (u[:, 12:13] - 0.5))
     second = jnp.where(u[:, 13:14] < 0.6, 0.75 * shade + 0.25 * second, second)
-    ground = natural_colour(table[backdrop, SLOTS, 0:6], scene[0])
+    ground = natural_colour(table[backdrop, SLOTS, 0:6], scene_hue)
     similar = 0.12 + 0.3 * u[:, 14:15]
     is_close = (blends[species] & (paint == PAINTS.index("same")))[:, None]
     first = jnp.where(is_close, ground * (1 - similar) + first * similar, first)
@@ -124,10 +128,11 @@ def draw_materials(
     tints = tints * jnp.exp(0.12 * v[:, None, :1] + 0.04 * v[:, None, 1:])
     # Texture is mostly light and dark, with some colour.
     colours = 1 + 0.5 * (u[:, 15:21].reshape(-1, 2, 3) - 0.5)
-    plain = u[:, 21] < 0.25
-    strength = jnp.where(plain, 0.04, 0.08 + 0.5 * u[:, 22] ** 1.5)
-    tiles = jnp.floor(u[:, 23:26] * (TILES - 1e-3)).astype(jnp.int32)
-    periods = jnp.exp(jnp.log(0.8) + u[:, 26] * (jnp.log(7.0) - jnp.log(0.8)))
+    plain = u[:, 21] < 0.35
+    strength = jnp.where(plain, 0.04, 0.06 + 0.45 * u[:, 22] ** 2)
+    # The first tiles, noise as in nature, are taken most.
+    tiles = jnp.floor(u[:, 23:26] ** 1.6 * (TILES - 1e-3)).astype(jnp.int32)
+    periods = 0.4 * 9 ** u[:, 26]
     angle = 2 * jnp.pi * u[:, 27]
     turn = jnp.stack([jnp.cos(angle), jnp.sin(angle), -jnp.sin(angle), jnp.cos(angle)], axis=-1)
     uniform = (u[:, 28] < 0.5) | is_dark | is_pale
@@ -138,18 +143,19 @@ def draw_materials(
         amplitude=strength[:, None, None] * colours,
         tiles=tiles,
         origin=jnp.stack([zeros, zeros], axis=-1),
+        shift=3 * v[:, :2],
         axes=periods[:, None, None] * turn.reshape(-1, 2, 2),
-        finer=1 + 2 * u[:, 30:32],
+        finer=1 + u[:, 30:32],
         sharpness=1 + 11 * u[:, 32] ** 2,
         threshold=jnp.where(uniform, 9.0, 2.4 * (u[:, 33] - 0.5)),
-        bump=jnp.where(u[:, 34] < 0.5, 1.2 * u[:, 35], 0.0),
+        bump=jnp.where((u[:, 34] < 0.4) & ~plain, 0.8 * u[:, 35] ** 2, 0.0),
         relief=zeros,
         edge=zeros,
         gloss=jnp.where(glossy, 0.9 * u[:, 36], 0.03),
         shine=4 * 30 ** u[:, 37],
         bulge=zeros,
         recedes=jnp.stack([zeros, zeros], axis=-1),
-        grain=0.12 * u[:, 38] ** 2,
+        grain=0.10 * u[:, 38] ** 3,
         gradient=0.5 * v[:, 2:4],
     )
     return material

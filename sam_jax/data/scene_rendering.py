@@ -51,6 +51,11 @@ class Light(NamedTuple):
     ambient: Array
 
 
+def power(base: Array, exponent: Array) -> Array:
+    """A power of what is at least 0; unlike `**`, CPUs compute many at a time."""
+    return jnp.exp(exponent * jnp.log(jnp.maximum(base, 1e-6)))
+
+
 def pixel_centres(start: Array | int, count: int, side: int) -> Array:
     """Coordinates of pixels from `start` on, as fractions of the frame's side."""
     return (start + jnp.arange(count) + 0.5) / side
@@ -68,7 +73,10 @@ def painted(
     outline, radius = jax.tree.map(lambda a: a[index], (primitives.outline, primitives.radius))
     corner = jnp.round(outline.center * side - window / 2).astype(jnp.int32)
     column, row = jnp.clip(corner, 0, side - window)
-    here = lambda image: jax.lax.dynamic_slice(image, (row, column), (window, window))
+
+    def here(image):
+        return jax.lax.dynamic_slice(image, (row, column), (window, window))
+
     seen = Visibility(*(here(image) for image in state))
     x, y = jnp.meshgrid(
         pixel_centres(column, window, side), pixel_centres(row, window, side), indexing="xy"
@@ -139,7 +147,7 @@ def visibility(primitives: Primitives, fields: Float[Array, "fields 2 S S"]) -> 
         return jax.lax.switch(size[index], branches, state)
 
     start = Visibility(none, none, lit, lit, lit)
-    return jax.lax.fori_loop(1, primitives.count, paint, start)
+    return jax.lax.fori_loop(1, primitives.number, paint, start)
 
 
 def shaded(
@@ -159,7 +167,9 @@ def shaded(
     x, y = jnp.meshgrid(steps, steps, indexing="xy")
     x, y = displaced(outline.warp, x, y, fields)
     flat = primitives.radius.reshape(-1)
-    lookup = lambda k: flat[index * primitives.radius.shape[1] + k]
+
+    def lookup(k):
+        return flat[index * primitives.radius.shape[1] + k]
 
     def relative(x, y):
         return relative_radius(*own_frame(outline, x, y), lookup)
@@ -172,7 +182,7 @@ def shaded(
     half = (1 - outline.hole) / 2
     profile = jnp.where(outline.hole > 0, (middle - outline.hole - half) / half, middle)
     profile = jnp.clip(profile, -1, 1)
-    steep = jnp.sign(profile) * jnp.abs(profile) ** material.edge
+    steep = jnp.sign(profile) * power(jnp.abs(profile), material.edge)
     steep = material.relief * steep / jnp.sqrt(1.1 - profile**2)
     normal_x, normal_y = steep * slope_x / slope, steep * slope_y / slope
     # Texture coordinates: the object's, spread in the middle of a ball, or receding.
@@ -182,18 +192,19 @@ def shaded(
     away = material.recedes[..., 0] > 0
     px, py = jnp.where(away, px * far, px * spread), jnp.where(away, 2.5 * far, py * spread)
     axes = material.axes
-    u = axes[..., 0, 0] * px + axes[..., 0, 1] * py
-    v = axes[..., 1, 0] * px + axes[..., 1, 1] * py
-    tile = lambda k: material.tiles[..., k]
-    first = sampled(atlas, tile(0), u, v)
+    u = axes[..., 0, 0] * px + axes[..., 0, 1] * py + material.shift[..., 0]
+    v = axes[..., 1, 0] * px + axes[..., 1, 1] * py + material.shift[..., 1]
+    first = sampled(atlas, material.tiles[..., 0], u, v)
     # Towards the light, along the texture's own axes: where it rises there, it faces away.
     reach = 0.012
     to_light = light.direction[0] * axes[..., 0] + light.direction[1] * axes[..., 1]
-    ahead = sampled(atlas, tile(0), u + reach * to_light[..., 0], v + reach * to_light[..., 1])
+    ahead = sampled(
+        atlas, material.tiles[..., 0], u + reach * to_light[..., 0], v + reach * to_light[..., 1]
+    )
     relief = jnp.clip(material.bump * (first - ahead), -0.7, 0.7)
     finer = material.finer
-    second = sampled(atlas, tile(1), u * finer[..., 0], v * finer[..., 0])
-    choice = sampled(atlas, tile(2), u * finer[..., 1] / 3, v * finer[..., 1] / 3)
+    second = sampled(atlas, material.tiles[..., 1], u * finer[..., 0], v * finer[..., 0])
+    choice = sampled(atlas, material.tiles[..., 2], u * finer[..., 1] / 3, v * finer[..., 1] / 3)
     mixed = jax.nn.sigmoid(2 * material.sharpness * (choice - material.threshold))[..., None]
     log_first = material.amplitude[..., 0, :] * first[..., None]
     log_second = material.amplitude[..., 1, :] * second[..., None]
@@ -211,9 +222,9 @@ def shaded(
     halfway = light.direction + jnp.array([0.0, 0.0, 1.0])
     halfway = halfway / jnp.linalg.norm(halfway)
     mirror = (normal_x * halfway[0] + normal_y * halfway[1] + halfway[2]) / length
-    highlight = material.gloss * jnp.maximum(mirror, 1e-3) ** material.shine * lit
+    highlight = material.gloss * power(mirror, material.shine) * lit
     highlight = highlight * (material.relief > 0.25)
-    around = light.ambient * (0.4 + 0.6 * (1 / length) * (0.5 + 0.5 * lit))[..., None]
+    around = light.ambient * (0.3 + 0.7 * (1 / length) * (0.3 + 0.7 * lit))[..., None]
     return surface * (around + light.colour * diffuse[..., None]) + (
         light.colour * highlight[..., None] * 0.6
     )

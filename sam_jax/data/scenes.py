@@ -2,15 +2,15 @@
 
 A scene is a function of a key. It has objects of named kinds, whose parts, parts of parts and
 wholes are masks of their own; a background in one to three regions; one light with shadows; and a
-camera. Masks are the visible pixels, exactly: of every pixel, those of one object and of one part of
-it.
+camera. Masks are exactly the pixels in which a thing is in front: wholes share none, and parts lie
+in their wholes.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sam_jax.data.blueprints import SLOTS, kind_tables
@@ -24,7 +24,7 @@ from sam_jax.data.object_kinds import (
 )
 from sam_jax.data.scene_layout import (
     BACKGROUND_OBJECTS,
-    WARP_FIELDS,
+    WARP_CELLS,
     Chances,
     Primitives,
     draw_objects,
@@ -33,7 +33,7 @@ from sam_jax.data.scene_layout import (
     log_lerp,
 )
 from sam_jax.data.scene_rendering import Light, Visibility, radiance, visibility
-from sam_jax.data.textures import smooth_field, texture_atlas
+from sam_jax.data.textures import smooth_fields, texture_atlas
 from sam_jax.errors import InputError
 
 __all__ = ["HELD_OUT_KINDS", "KIND_NAMES", "TRAINING_KINDS", "Scene", "SceneOptions", "scene"]
@@ -88,7 +88,7 @@ class SceneOptions:
     dominant: float = 0.5
     low_contrast: float = 0.2
     same_material: float = 0.05
-    shadow: float = 0.7
+    shadow: float = 0.8
     translucent: float = 0.04
     horizon: float = 0.45
     side: float = 0.25
@@ -116,8 +116,7 @@ class SceneOptions:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 to 1")
 
 
-@struct.dataclass
-class Scene:
+class Scene(NamedTuple):
     """One picture with masks.
 
     Attributes:
@@ -140,12 +139,12 @@ def draw_light(key: PRNGKeyArray) -> Light:
     """From above as a rule, warm or cold, hard or soft."""
     u = jax.random.uniform(key, (5,))
     turn = jnp.radians(lerp(-160.0, -20.0, u[0]))
-    height = jnp.radians(lerp(25.0, 75.0, u[1]))
+    height = jnp.radians(lerp(20.0, 65.0, u[1]))
     direction = jnp.stack(
         [jnp.cos(turn) * jnp.cos(height), jnp.sin(turn) * jnp.cos(height), jnp.sin(height)]
     )
     warmth = 0.25 * (u[2] - 0.4)
-    share = lerp(0.35, 0.8, u[3])
+    share = lerp(0.45, 0.9, u[3])
     colour = jnp.array([1.0, 0.0, -1.0]) * warmth + 1
     return Light(direction, 1.5 * share * colour, 1.3 * (1 - share) * (2 - colour))
 
@@ -160,14 +159,14 @@ def draw_camera(key: PRNGKeyArray, options: SceneOptions) -> Camera:
     way = 2 * jnp.pi * u[2]
     noisy = hard * u[5] ** 3
     return Camera(
-        blur=pixels ** 0.5 * (0.35 + 0.25 * u[3]) + jnp.where(blurred, 2.0 * u[4] * pixels, 0),
+        blur=pixels**0.5 * (0.35 + 0.25 * u[3]) + jnp.where(blurred, 2.0 * u[4] * pixels, 0),
         motion=jnp.where(shaken, pixels * 8 * u[6], 0) * jnp.stack([jnp.cos(way), jnp.sin(way)]),
         shrink=jnp.where(u[7] < 0.4 * hard, lerp(0.4, 1.0, u[8]), 1.0),
-        shot_noise=0.10 * noisy,
-        read_noise=0.002 + 0.03 * noisy,
+        shot_noise=0.08 * noisy,
+        read_noise=0.001 + 0.012 * noisy,
         noise_grain=u[9],
         gains=jnp.exp(0.12 * (jnp.stack([u[10], 0.5 * jnp.ones(()), u[11]]) - 0.5))
-        * log_lerp(0.6, 1.6, u[12]),
+        * log_lerp(0.6, 1.7, u[12]),
         gamma=log_lerp(0.8, 1.25, u[13]),
         contrast=u[14] * 0.8,
         sharpening=jnp.where(u[15] < 0.3, u[16], 0.0),
@@ -178,10 +177,10 @@ def draw_camera(key: PRNGKeyArray, options: SceneOptions) -> Camera:
 
 def illumination(key: PRNGKeyArray, side: int) -> Float[Array, "S S 1"]:
     """Light that changes over the picture: a slope, patches of shade now and then, dark corners."""
-    slope_key, patch_key, number_key = jax.random.split(key, 3)
+    grid_key, number_key = jax.random.split(key)
     u = jax.random.uniform(number_key, (5,))
-    slope = smooth_field(slope_key, 1, 1, side)[0]
-    patches = jax.nn.sigmoid((4 + 12 * u[0]) * smooth_field(patch_key, 5, 1, side)[0])
+    slope, patches = smooth_fields(grid_key, (1, 5), 1, side)[:, 0]
+    patches = jax.nn.sigmoid((4 + 12 * u[0]) * patches)
     dappled = jnp.where(u[1] < 0.15, 0.2 + 0.5 * u[2], 0.0)
     place = (jnp.arange(side) + 0.5) / side - 0.5
     corners = place[:, None] ** 2 + place**2
@@ -207,7 +206,7 @@ def candidate_masks(
     within = (place[:, None] < size_hw[0]) & (place < size_hw[1])
     pixels = jnp.zeros(limit, jnp.int32).at[seen.front].add(within)
     numbers = jnp.arange(limit)
-    real = numbers < primitives.count
+    real = numbers < primitives.number
     owners = jnp.stack([primitives.object, primitives.part, primitives.part_of_part])
     owners = jnp.where(real, owners, -1)
     # A thing is named by its first primitive; alike[l, i, j]: i and j are of one thing at level l.
@@ -220,10 +219,10 @@ def candidate_masks(
     background = primitives.object < BACKGROUND_OBJECTS
     is_stuff = jnp.stack([background, jnp.zeros(limit, bool), jnp.zeros(limit, bool)])
     valid = first & big_enough & small_enough & distinct & ~(background & ~is_stuff)
-    choice_key, stuff_key = jax.random.split(key)
-    valid = valid & (~is_stuff | jax.random.bernoulli(stuff_key, options.stuff))
+    u = jax.random.uniform(key, (4, limit))
+    valid = valid & (~is_stuff | (u[3, 0] < options.stuff))
     # Wholes before parts, mostly.
-    order = jax.random.uniform(choice_key, valid.shape) + jnp.array([[0.5], [0.1], [0.0]])
+    order = u[:3] + jnp.array([[0.5], [0.1], [0.0]])
     _, chosen = jax.lax.top_k(jnp.where(valid, order, -1.0).reshape(-1), options.masks)
     level, number = chosen // limit, chosen % limit
     members = alike[level, number]
@@ -260,16 +259,15 @@ def scene(key: PRNGKeyArray, options: SceneOptions) -> Scene:
     primitives = draw_primitives(
         keys[3], objects, tables, options.primitives, light.direction[:2], chances
     )
-    field_keys = jax.random.split(keys[4], WARP_FIELDS)
-    fields = jnp.stack(
-        [smooth_field(k, n, 2, side) for k, n in zip(field_keys, (3, 10, 32), strict=True)]
-    )
+    fields = smooth_fields(keys[4], WARP_CELLS, 2, side)
     seen = visibility(primitives, fields)
     masks, weights, levels = candidate_masks(keys[5], seen, primitives, options, size_hw)
     atlas = texture_atlas(keys[6], side // 2)
     grain = jax.random.normal(keys[7], (side, side))
     picture = radiance(seen, primitives, fields, atlas, grain, light)
     picture = picture * illumination(keys[8], side)
+    # A camera sets its exposure by what it sees, though not entirely.
+    picture = picture * (0.22 / jnp.maximum(picture.mean(), 0.01)) ** 0.7
     camera_key, noise_key = jax.random.split(keys[9])
     image = photograph(noise_key, picture, draw_camera(camera_key, options))
     place = jnp.arange(side)

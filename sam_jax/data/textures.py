@@ -7,10 +7,11 @@ ripples, spots and stripes that are never quite regular. One has cells, one is l
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-POWER_LAW_TILES = 3
-BANDED_TILES = 3
+POWER_LAW_TILES = 4
+BANDED_TILES = 2
 TILES = POWER_LAW_TILES + BANDED_TILES + 2
 CELLS = 40
 
@@ -33,7 +34,7 @@ def filtered_noise(key: PRNGKeyArray, side: int) -> Float[Array, "tiles side sid
     frequency = jnp.sqrt(
         (cosine * fx + sine * fy) ** 2 + (stretch * (cosine * fy - sine * fx)) ** 2
     )
-    slope = 0.7 + 1.1 * u[2]
+    slope = 0.9 + 1.1 * u[2]
     power = jnp.maximum(frequency, 1.0) ** -slope
     # Waves a tile; a narrow band of directions where the stretch is large.
     center = 4 * (side / 24) ** u[3]
@@ -47,11 +48,10 @@ def filtered_noise(key: PRNGKeyArray, side: int) -> Float[Array, "tiles side sid
 
 def cells(key: PRNGKeyArray, side: int) -> Float[Array, "side side"]:
     """Cells around random points: their own grey each, dark seams, or domes, in some mixture."""
-    keys = jax.random.split(key, 4)
-    points = jax.random.uniform(keys[0], (CELLS, 2))
-    grey = jax.random.normal(keys[1], (CELLS,))
+    u = jax.random.uniform(key, (CELLS + 2, 3))
+    points, grey = u[:CELLS, :2], u[:CELLS, 2]
     # Fewer points make larger cells.
-    used = jnp.arange(CELLS) < 8 + (CELLS - 8) * jax.random.uniform(keys[2])
+    used = jnp.arange(CELLS) < 8 + (CELLS - 8) * u[CELLS, 0]
     grid = (jnp.arange(side) + 0.5) / side
 
     def nearest(carry, point):
@@ -70,8 +70,9 @@ def cells(key: PRNGKeyArray, side: int) -> Float[Array, "side side"]:
     )
     first, second = jnp.sqrt(first), jnp.sqrt(second)
     seams = jnp.minimum((second - first) * 20, 1.0)
-    weights = jax.random.dirichlet(keys[3], jnp.full(3, 0.6))
-    return standardized(weights[0] * shade + 3 * weights[1] * seams - 9 * weights[2] * first)
+    weights = u[CELLS + 1] ** 3
+    weights = weights / weights.sum()
+    return standardized(4 * weights[0] * shade + 3 * weights[1] * seams - 9 * weights[2] * first)
 
 
 def regular_pattern(key: PRNGKeyArray, side: int) -> Float[Array, "side side"]:
@@ -119,7 +120,6 @@ def sampled(
     u, v = u * side, v * side
     u_low, v_low = jnp.floor(u), jnp.floor(v)
     u_part, v_part = u - u_low, v - v_low
-    # The side is a power of two times a small number; `%` gives what lies left of 0 a place too.
     column, row = u_low.astype(jnp.int32) % side, v_low.astype(jnp.int32) % side
     next_column, next_row = (column + 1) % side, (row + 1) % side
     start = tile * side * side
@@ -130,16 +130,23 @@ def sampled(
     return upper * (1 - v_part) + lower * v_part
 
 
-def smooth_field(
-    key: PRNGKeyArray, cells_across: int, channels: int, side: int
-) -> Float[Array, "channels side side"]:
-    """Noise without structure finer than a cell: a small random grid, enlarged smoothly."""
-    grid = jax.random.normal(key, (channels, cells_across + 3, cells_across + 3))
-    # Cubic B-spline weights: no overshoot and continuous slope, so that edges moved by it are smooth.
-    position = (jnp.arange(side) + 0.5) / side * cells_across + 1
-    distance = jnp.abs(position[:, None] - jnp.arange(cells_across + 3))
+def spline_matrix(cells_across: int, points: int, side: int) -> np.ndarray:
+    """Values at `side` places of a cubic B-spline over so many cells, from its control points."""
+    position = (np.arange(side) + 0.5) / side * cells_across + 1
+    distance = np.abs(position[:, None] - np.arange(points))
     near = 2 / 3 - distance**2 + distance**3 / 2
-    far = jnp.maximum(2 - distance, 0) ** 3 / 6
-    weights = jnp.where(distance < 1, near, far)
+    return np.where(distance < 1, near, np.maximum(2 - distance, 0) ** 3 / 6).astype(np.float32)
+
+
+def smooth_fields(
+    key: PRNGKeyArray, cells_across: tuple[int, ...], channels: int, side: int
+) -> Float[Array, "fields channels side side"]:
+    """Noise without structure finer than a cell: small random grids, enlarged smoothly.
+
+    Cubic splines have a continuous slope, so that edges moved by them are smooth.
+    """
+    points = max(cells_across) + 3
+    grids = jax.random.normal(key, (len(cells_across), channels, points, points))
+    weights = jnp.stack([jnp.asarray(spline_matrix(n, points, side)) for n in cells_across])
     # The spline halves the spread in two dimensions, roughly.
-    return 2.0 * jnp.einsum("yi,cij,xj->cyx", weights, grid, weights)
+    return 2.0 * jnp.einsum("fyi,fcij,fxj->fcyx", weights, grids, weights)
