@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sheet", type=Path, help="write a sheet of scenes to this JPEG file")
     parser.add_argument("--seed", type=int, default=0, help="of the sheet")
-    parser.add_argument("--across", type=int, default=6)
+    parser.add_argument("--across", type=int, default=5)
     parser.add_argument("--down", type=int, default=3)
     args = parser.parse_args()
     for side in args.sizes:
@@ -78,7 +78,7 @@ def main() -> None:
     if args.sheet:
         picture = sheet(SceneOptions(), args.seed, args.across, args.down)
         with written_aside(args.sheet) as file:
-            picture.save(file, "jpeg", quality=72)
+            picture.save(file, "jpeg", quality=60)
         print(f"wrote {args.sheet}")
 
 

@@ -71,7 +71,8 @@ class SceneOptions:
       horizon: how often the background has ground below a horizon.
       side: how often it is divided by an edge from top to bottom.
       grey: how often the picture has no colour.
-      stuff: how often regions of the background are among the masks.
+      stuff: how often regions of the background are among the masks; always where there are fewer
+        than three others.
 
     Raises:
       InputError: a value is out of its range.
@@ -220,7 +221,9 @@ def candidate_masks(
     is_stuff = jnp.stack([background, jnp.zeros(limit, bool), jnp.zeros(limit, bool)])
     valid = first & big_enough & small_enough & distinct & ~(background & ~is_stuff)
     u = jax.random.uniform(key, (4, limit))
-    valid = valid & (~is_stuff | (u[3, 0] < options.stuff))
+    # Where there is little else, the background is worth learning from.
+    others = (valid & ~is_stuff).sum()
+    valid = valid & (~is_stuff | (u[3, 0] < options.stuff) | (others < 3))
     # Wholes before parts, mostly.
     order = u[:3] + jnp.array([[0.5], [0.1], [0.0]])
     _, chosen = jax.lax.top_k(jnp.where(valid, order, -1.0).reshape(-1), options.masks)
