@@ -199,7 +199,8 @@ def attend_grids(
             for shift in (16, 32, 64):
                 if shift >= columns:
                     column_bias = column_bias + pltpu.roll(column_bias, shift, 1)
-            column_bias = jnp.concatenate([column_bias] * (chunk // LANES), axis=1)
+            # A small grid's chunk may end within a block of lanes.
+            column_bias = jnp.concatenate([column_bias] * -(-chunk // LANES), axis=1)[:, :chunk]
         top: Any = None
         total: Any = None
         out: Any = None
