@@ -11,6 +11,7 @@ from sam_jax.configs import SamConfig
 from sam_jax.models.image_encoder import ImageEncoder
 from sam_jax.models.mask_decoder import MaskDecoder
 from sam_jax.models.prompt_encoder import PromptEncoder
+from sam_jax.ops.platform import traced_platform
 from sam_jax.types import Params, Prompts
 
 

@@ -57,8 +57,8 @@ def relative_positions(
 
 def grid_attention(
     qkv: Float[Array, "batch height width 3 head channel"],
-    relative_h: Float[Array, "height height channel"],
-    relative_w: Float[Array, "width width channel"],
+    relative_h: Float[Array, "rows rows lanes"],
+    relative_w: Float[Array, "columns columns lanes"],
     *,
     implementation: str | None = None,
 ) -> Float[Array, "batch height width head channel"]:
@@ -70,15 +70,24 @@ def grid_attention(
     Args:
       qkv: unscaled queries, keys and values, as one projection makes them; the scale is
         1 / sqrt(channel).
-      relative_h: from `relative_positions`, for rows.
-      relative_w: from `relative_positions`, for columns.
-      implementation: one of `IMPLEMENTATIONS`; None is `chosen_implementation`.
+      relative_h: from `relative_positions`, for rows: [height, height, channel].
+      relative_w: from `relative_positions`, for columns: [width, width, channel].
+      implementation: one of `IMPLEMENTATIONS`; None is `chosen_implementation`. "tpu" and "gpu" run
+        on these alone, and have gradients but no forward-mode derivatives (`jax.jvp`).
 
     Raises:
-      ValueError: the implementation is unknown, or does not take such a grid.
+      ValueError: the implementation is unknown or does not take such a grid, or a table is of
+        another size than the grid.
     """
+    height, width, channel = qkv.shape[1], qkv.shape[2], qkv.shape[-1]
+    for table, size in ((relative_h, height), (relative_w, width)):
+        if table.shape != (size, size, channel):
+            raise ValueError(
+                f"relative positions of a {height}x{width} grid and {channel} channels have shape "
+                f"{(size, size, channel)}, not {table.shape}"
+            )
     if implementation is None:
-        implementation = chosen_implementation(qkv.shape[1], qkv.shape[2], qkv.shape[-1])
+        implementation = chosen_implementation(height, width, channel)
     if implementation == "reference":
         return _reference(qkv, relative_h, relative_w)
     if implementation == "chunked":

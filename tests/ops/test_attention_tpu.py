@@ -216,3 +216,8 @@ def test_sizes_beyond_the_kernels_are_named():
         attend_tpu(*grid_inputs(1, 1, 65, 2, 8))
     with pytest.raises(ValueError, match="up to 64x64 .* not 65x65 and 8"):
         window_attention_tpu(*window_inputs(1, 3, 3, 1, 8, 65), 65, interpret=True)
+
+
+def test_no_grids_have_no_windows():
+    out = window_attention_tpu(*window_inputs(0, 7, 9, 2, 8, 4), 4, interpret=True)
+    assert out.shape == (0, 7, 9, 2, 8)
