@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any, cast
 
@@ -43,6 +43,14 @@ class CompiledModel:
     prompt_batch: int
     mesh: Mesh | None = None
 
+    @cached_property
+    def device(self) -> jax.Device:
+        """Where it runs, or the first of the mesh: the default device while anything is traced."""
+        if self.mesh is not None:
+            return self.mesh.devices.flat[0]
+        (device,) = jax.tree.leaves(self.params)[0].devices()
+        return device
+
     def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[jax.Array]:
         """Features, float32 [h, w, C], of each input.
 
@@ -57,21 +65,22 @@ class CompiledModel:
             # Powers of two: few shapes to compile, and no padding images, or fewer than `across`.
             while batch:
                 count = across * power_of_two(max(1, len(batch) // across), up=False)
-                features += self._encode_batch(batch[:count], count)
+                with jax.default_device(self.device):
+                    features += self._encode_batch(batch[:count], count)
                 batch = batch[count:]
         return features
 
     def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[jax.Array]:
         if self.mesh is None:
-            return _encode(self.model, self.params, np.stack(batch))
+            encode = _encoder(self.device.platform)
+            return encode(self.model, self.params, np.stack(batch))
         # What only fills the batch is the first image again, and is thrown away.
         images = np.stack(batch + batch[:1] * (count - len(batch)))
         placed = jax.device_put(images, NamedSharding(self.mesh, P(DATA)))
-        first = self.mesh.devices.flat[0]
-        encode = _encoder(first.platform, self.mesh)
+        encode = _encoder(self.device.platform, self.mesh)
         per_device = [_parts(one) for one in encode(self.model, self.params, placed)]
         in_order = [one[place] for place in sorted(per_device[0]) for one in per_device]
-        return [jax.device_put(one, first) for one in in_order[: len(batch)]]
+        return [jax.device_put(one, self.device) for one in in_order[: len(batch)]]
 
     def decode(
         self,
@@ -93,9 +102,10 @@ class CompiledModel:
         pieces: list[list[Any]] = [[] for _ in features]
         limit = self.prompt_batch * (1 if self.mesh is None else self.mesh.size)
         for batch in batch_prompts(prompts, [one.shape for one in features], limit):
-            found = self._decode_batch(features, batch, multimask)
+            with jax.default_device(self.device):
+                found = self._decode_batch(features, batch, multimask)
             if self.mesh is not None and on_device:
-                found = jax.device_put(found, self.mesh.devices.flat[0])
+                found = jax.device_put(found, self.device)
             scores, logits = map(xp.asarray, found)
             for slot, (image, count) in enumerate(batch.pieces):
                 pieces[image].append((scores[slot, :count], logits[slot, :count]))
@@ -175,10 +185,6 @@ def _filled(prompts: Prompts, axis: int, size: int) -> Prompts:
 
 
 # Parameters are arguments, so that no model's weights end up in another's program.
-
-
-def _encode(model: Sam, params: Params, images: np.ndarray) -> tuple[jax.Array, ...]:
-    return _encoder(jax.default_backend())(model, params, images)
 
 
 @cache

@@ -247,9 +247,10 @@ class Segmenter:
                 )
             self._check_embedding(image)
             embedding = image
-            return generate_masks(
-                model, params, lambda _: embedding.features, image.size_hw, chosen, mesh
-            )
+            with jax.default_device(self.compiled.device):
+                return generate_masks(
+                    model, params, lambda _: embedding.features, image.size_hw, chosen, mesh
+                )
         pixels = read_image(image)
         size_hw = (pixels.shape[0], pixels.shape[1])
         crops = image_crops(size_hw, chosen)
@@ -266,7 +267,8 @@ class Segmenter:
                 ahead.update({one: e.features for one, e in zip(group, encoded, strict=True)})
             return ahead.pop(crop)
 
-        return generate_masks(model, params, features_of, size_hw, chosen, mesh)
+        with jax.default_device(self.compiled.device):
+            return generate_masks(model, params, features_of, size_hw, chosen, mesh)
 
     def _encode_list(self, images: Sequence[ImageLike]) -> list[ImageEmbedding]:
         if not images:

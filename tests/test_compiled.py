@@ -1,5 +1,7 @@
 """CompiledModel: any number of images and prompts in few shapes, and programs that are shared."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,13 +50,25 @@ def test_inputs_are_taken_batch_by_batch_in_powers_of_two(inputs, monkeypatch):
         calls.append((len(taken), len(batch)))
         return tuple(jnp.asarray(batch))
 
-    monkeypatch.setattr("sam_jax.compiled._encode", encode)
+    monkeypatch.setattr("sam_jax.compiled._encoder", lambda platform, mesh=None: encode)
     for image_batch in (4, 7):
-        compiled = CompiledModel(Sam(TEST), {}, image_batch, 1)
+        compiled = CompiledModel(Sam(TEST), {"params": jnp.zeros(1)}, image_batch, 1)
         features = compiled.encode(one_by_one(7))
         np.testing.assert_array_equal(features[5:], inputs[:2])
         assert len(features) == 7
     assert calls == [(4, 4), (7, 2), (7, 1)] * 2
+
+
+def test_programs_are_made_for_the_device_of_the_parameters(compiled, inputs, monkeypatch):
+    """Not for the platform that JAX prefers, whose kernels this one may not have."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    # An architecture of its own: traced here, and nowhere before.
+    model = Sam(dataclasses.replace(TEST, name="of another name"))
+    there = dataclasses.replace(compiled, model=model)
+    [features] = there.encode(inputs[:1])
+    [(scores, _)] = there.decode([features], [points(2, 0)], True)
+    [(expected, _)] = compiled.decode(compiled.encode(inputs[:1]), [points(2, 0)], True)
+    np.testing.assert_allclose(scores, expected, atol=ATOL)
 
 
 def test_results_belong_to_their_images(compiled, features):

@@ -11,6 +11,7 @@ from sam_jax.configs import SamConfig
 from sam_jax.models.image_encoder import ImageEncoder
 from sam_jax.models.mask_decoder import MaskDecoder
 from sam_jax.models.prompt_encoder import PromptEncoder
+from sam_jax.ops.platform import traced_platform
 from sam_jax.types import Params, Prompts
 
 
@@ -114,7 +115,7 @@ def decode_prompts(
     prompts: Prompts,
     multimask: bool = True,
 ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
-    """`Sam.decode`, as it is fastest on the default platform.
+    """`Sam.decode`, as it is fastest on `ops.platform.traced_platform`.
 
     A CPU decodes one prompt after the other: all that a prompt needs then stays in its cache, which
     halves the time, and memory does not grow with the prompts.
@@ -140,7 +141,7 @@ def decode_prompts(
         return jax.lax.map(decode_one, prompts)
 
     images, count = jax.tree.leaves(prompts)[0].shape[:2]
-    if jax.default_backend() != "cpu" or images * count == 1:
+    if traced_platform() != "cpu" or images * count == 1:
         return decode(image_embedding, prompts)
     return jax.lax.map(decode_image, (image_embedding, prompts))
 

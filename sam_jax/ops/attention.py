@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sam_jax.ops.platform import traced_platform
 from sam_jax.ops.resample import resize_position_line
 
 # Queries that the chunked version handles at once: large enough for one matrix product to run at
@@ -21,8 +22,8 @@ IMPLEMENTATIONS = ("reference", "chunked", "mapped", "tpu", "gpu")
 
 
 def chosen_implementation(height: int, width: int, channel: int) -> str:
-    """The fastest implementation for a grid and a head's channels on the default platform."""
-    platform = jax.default_backend()
+    """The fastest implementation for a grid and a head's channels on `traced_platform`."""
+    platform = traced_platform()
     if platform == "tpu":
         # Pallas takes half a second to import, for nothing on other platforms.
         from sam_jax.ops.attention_tpu import supports
@@ -55,12 +56,12 @@ def relative_positions(
 
 
 def grid_attention(
-    qkv: Float[Array, "batch rows columns 3 head lanes"],
-    relative_h: Float[Array, "height height channel"],
-    relative_w: Float[Array, "width width channel"],
+    qkv: Float[Array, "batch height width 3 head channel"],
+    relative_h: Float[Array, "rows rows lanes"],
+    relative_w: Float[Array, "columns columns lanes"],
     *,
     implementation: str | None = None,
-) -> Float[Array, "batch rows columns head lanes"]:
+) -> Float[Array, "batch height width head channel"]:
     """Self-attention over a grid with decomposed relative positions (MViTv2; SAM section A.5).
 
     The logit of a query and a key is their scaled dot product plus the unscaled query's dot product
@@ -68,17 +69,25 @@ def grid_attention(
 
     Args:
       qkv: unscaled queries, keys and values, as one projection makes them; the scale is
-        1 / sqrt(channel). Rows, columns and lanes are height, width and channel; "tpu" also takes
-        more of them, as padding (`ops.attention_tpu.grid_attention_tpu`).
-      relative_h: from `relative_positions`, for rows.
-      relative_w: from `relative_positions`, for columns.
-      implementation: one of `IMPLEMENTATIONS`; None is `chosen_implementation`.
+        1 / sqrt(channel).
+      relative_h: from `relative_positions`, for rows: [height, height, channel].
+      relative_w: from `relative_positions`, for columns: [width, width, channel].
+      implementation: one of `IMPLEMENTATIONS`; None is `chosen_implementation`. "tpu" and "gpu" run
+        on these alone, and have gradients but no forward-mode derivatives (`jax.jvp`).
 
     Raises:
-      ValueError: the implementation is unknown, or does not take such a grid.
+      ValueError: the implementation is unknown or does not take such a grid, or a table is of
+        another size than the grid.
     """
+    height, width, channel = qkv.shape[1], qkv.shape[2], qkv.shape[-1]
+    for table, size in ((relative_h, height), (relative_w, width)):
+        if table.shape != (size, size, channel):
+            raise ValueError(
+                f"relative positions of a {height}x{width} grid and {channel} channels have shape "
+                f"{(size, size, channel)}, not {table.shape}"
+            )
     if implementation is None:
-        implementation = chosen_implementation(qkv.shape[1], qkv.shape[2], qkv.shape[-1])
+        implementation = chosen_implementation(height, width, channel)
     if implementation == "reference":
         return _reference(qkv, relative_h, relative_w)
     if implementation == "chunked":

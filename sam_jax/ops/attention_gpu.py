@@ -273,4 +273,6 @@ def grid_attention_gpu(
             f"the GPU kernel takes grids up to {KEY_BLOCK} wide and heads up to {MAX_CHANNELS} "
             f"channels, not {height}x{width} and {channel}"
         )
+    if not qkv.size:
+        return qkv[..., 0, :, :]
     return _attention(qkv, relative_h, relative_w, interpret)

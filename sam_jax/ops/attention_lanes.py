@@ -19,6 +19,8 @@ import numpy as np
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
+# Rows of a float32 register; its columns are lanes.
+SUBLANES = 8
 # One-hots of a row and of a column must fit one block of lanes.
 MAX_SIDE = 64
 # Tokens of keys whose logits are made at once, of queries in a step of larger grids.
@@ -149,6 +151,9 @@ def _biases(query: Any, table: Any, first_row: Any, layout: Layout) -> list[list
             x = by_offset[:, block * LANES : (block + 1) * LANES]
             x = x.reshape(layout.group, layout.query_rows, layout.padded_hw[1], LANES)
             shift = turn if axis else turn + first_row
+            if axis and turn % SUBLANES and turn + layout.padded_hw[1] > LANES:
+                # Mosaic has no strided turn that goes round between the rows of a register.
+                x, shift = pltpu.roll(x, turn, 3), 0
             x = pltpu.roll(x, shift, 3, stride=1, stride_axis=1 + axis)
             turned[block, axis, turn] = x.reshape(-1, LANES)
         position = lane - layout.bias_lane(head, axis)
@@ -199,7 +204,8 @@ def attend_grids(
             for shift in (16, 32, 64):
                 if shift >= columns:
                     column_bias = column_bias + pltpu.roll(column_bias, shift, 1)
-            column_bias = jnp.concatenate([column_bias] * (chunk // LANES), axis=1)
+            # A small grid's chunk may end within a block of lanes.
+            column_bias = jnp.concatenate([column_bias] * -(-chunk // LANES), axis=1)[:, :chunk]
         top: Any = None
         total: Any = None
         out: Any = None

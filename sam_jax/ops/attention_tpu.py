@@ -160,6 +160,8 @@ def grid_attention_tpu(
       ValueError: the kernel does not take this size (`supports`).
     """
     _require_support(qkv.shape[1], qkv.shape[2], qkv.shape[-1])
+    if not qkv.size:
+        return qkv[..., 0, :, :]
     return _attention(qkv, relative_h, relative_w, interpret)
 
 
@@ -300,4 +302,6 @@ def window_attention_tpu(
       ValueError: the kernel does not take such windows (`supports`).
     """
     _require_support(window, window, qkv.shape[-1])
+    if not qkv.size:
+        return qkv[..., 0, :, :]
     return _windows(qkv, fill, line_h, line_w, window, interpret)

@@ -179,6 +179,31 @@ def test_the_implementation_is_chosen_by_platform(monkeypatch):
     assert [chosen("tpu", *grid) for grid in (window, image, large)] == ["tpu", "tpu", "chunked"]
 
 
+def test_the_platform_is_that_of_the_default_device(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert chosen_implementation(14, 14, 64) == "tpu"
+    for device in ("cpu", jax.devices("cpu")[0]):
+        with jax.default_device(device):
+            assert chosen_implementation(14, 14, 64) == "mapped"
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_tables_of_another_size_are_refused(implementation):
+    qkv = jnp.zeros((1, 3, 5, 3, 2, 8))
+    tall, wide = jnp.zeros((3, 3, 8)), jnp.zeros((5, 5, 8))
+    for tables in ((wide, tall), (tall, tall), (tall[..., :4], wide[..., :4])):
+        with pytest.raises(ValueError, match="3x5 grid and 8 channels"):
+            grid_attention(qkv, *tables, implementation=implementation)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_grids_give_none(implementation):
+    tables = jnp.zeros((3, 3, 8)), jnp.zeros((5, 5, 8))
+    qkv = jnp.zeros((0, 3, 5, 3, 2, 8), jnp.bfloat16)
+    out = grid_attention(qkv, *tables, implementation=implementation)
+    assert out.shape == (0, 3, 5, 2, 8) and out.dtype == jnp.bfloat16
+
+
 def test_an_unknown_implementation_is_named():
     with pytest.raises(ValueError, match="'fast'.*reference.*chunked"):
         attend(*grid_inputs(2, 3), implementation="fast")

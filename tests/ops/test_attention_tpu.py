@@ -25,6 +25,8 @@ SMALL = [
 ]
 # More tokens than a block of keys: rows and columns to mask, for every place of the bias.
 BLOCKED = [(1, 2, 37, 33, 64), (1, 1, 33, 40, 80), (1, 1, 64, 17, 20)]
+# Biases in two parts over keys that end within a block of lanes, or before one is full.
+UNEVEN = [(1, 33), (7, 40), (49, 5), (50, 16), (63, 1), (3, 64), (5, 64), (60, 10)]
 
 
 def slow(case):
@@ -83,6 +85,14 @@ def test_the_kernel_equals_the_reference(shape):
     out = interpreted(*inputs)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out, reference(*inputs), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("grid_hw", [*UNEVEN[:5], *map(slow, UNEVEN[5:])])
+def test_keys_may_end_within_a_block_of_lanes(grid_hw):
+    layout = make_layout(*grid_hw, 8)
+    assert layout.bias == "split" and layout.tokens % LANES
+    inputs = grid_inputs(1, 2, *grid_hw, 8)
+    np.testing.assert_allclose(interpreted(*inputs), reference(*inputs), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [SMALL[2], SMALL[3], slow(BLOCKED[0])])
@@ -206,3 +216,8 @@ def test_sizes_beyond_the_kernels_are_named():
         attend_tpu(*grid_inputs(1, 1, 65, 2, 8))
     with pytest.raises(ValueError, match="up to 64x64 .* not 65x65 and 8"):
         window_attention_tpu(*window_inputs(1, 3, 3, 1, 8, 65), 65, interpret=True)
+
+
+def test_no_grids_have_no_windows():
+    out = window_attention_tpu(*window_inputs(0, 7, 9, 2, 8, 4), 4, interpret=True)
+    assert out.shape == (0, 7, 9, 2, 8)
