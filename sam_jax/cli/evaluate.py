@@ -122,8 +122,9 @@ def evaluate(
 ) -> None:
     """Measures how well masks agree with those of DATASET: mean IoU over its objects.
 
-    DATASET is a folder of SA-1B (images with a JSON file each), its tar files, or COCO instances.
-    Masks are compared at the image's own size.
+    DATASET is a folder of SA-1B (images with a JSON file each), its tar files, or COCO instances;
+    or scenes, or scenes:held-out, procedural scenes that no run is trained on, the latter of kinds
+    of object that training never has. Masks are compared at the image's own size.
 
     points: clicks on every object, the first in its centre, each further one in the greatest error
     that is left. After the first click the most confident of three masks counts; click 1 oracle is

@@ -1,4 +1,4 @@
-"""What lies in a folder: SA-1B's files, its tar shards, or COCO instances."""
+"""What a dataset's path means: SA-1B's files, its tar shards, COCO instances, or scenes."""
 
 import os
 from pathlib import Path
@@ -17,6 +17,9 @@ def open_dataset(path: str | os.PathLike, annotations: str | os.PathLike | None 
     - Tar files of such pairs, as SA-1B is released in: one, or a folder of them.
     - COCO instances: a JSON file given as `annotations`, or the one at
       annotations/instances_*.json.
+    - "scenes" or "scenes:held-out": procedural scenes that no run is trained on (`scene_set`), of
+      the kinds of object that training has, or of those it never has. A folder of that name needs
+      its absolute path.
 
     Its `description` says what was found.
 
@@ -27,6 +30,13 @@ def open_dataset(path: str | os.PathLike, annotations: str | os.PathLike | None 
     Raises:
       InputError: it is missing, or nothing of that is in it.
     """
+    if str(path).partition(":")[0] == "scenes":
+        # Procedural scenes bring JAX, which readers of files do without.
+        from sam_jax.data.scene_set import scene_set
+
+        if annotations is not None:
+            raise InputError("procedural scenes have their own masks: leave annotations out")
+        return scene_set(str(path))
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no dataset at {path}")

@@ -58,11 +58,13 @@ class SceneBatches:
     Args:
       options: what scenes look like.
       seed: of all scenes.
-      batch_size: scenes in a batch.
+      batch_size: scenes in a batch of one process.
       start: index of the first scene.
       stop: the index after the last, for a fixed set; a last batch that is not full is filled up
         with scenes whose weights are 0. None for no end.
       at_once: see `scene_batch`; None for what suits the default device.
+      process_index: which part of every batch this is, where several processes share them.
+      process_count: how many processes do.
 
     Raises:
       InputError: a value is out of its range.
@@ -76,6 +78,8 @@ class SceneBatches:
         start: int = 0,
         stop: int | None = None,
         at_once: int | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: give at least 1")
@@ -88,6 +92,8 @@ class SceneBatches:
         self.batch_size = batch_size
         self.position = start
         self.stop = stop
+        self._ahead = process_index * batch_size
+        self._stride = process_count * batch_size
         self._draw = partial(_drawn, options=options, at_once=at_once)
 
     def __iter__(self) -> "SceneBatches":
@@ -96,10 +102,12 @@ class SceneBatches:
     def __next__(self) -> TrainingBatch:
         if self.stop is not None and self.position >= self.stop:
             raise StopIteration
-        indices = self.position + np.arange(self.batch_size)
+        indices = self.position + self._ahead + np.arange(self.batch_size)
         wanted = indices < (np.inf if self.stop is None else self.stop)
         batch = self._draw(self.seed, indices.astype(np.int32), wanted=wanted)
-        self.position += int(wanted.sum())
+        self.position += self._stride
+        if self.stop is not None:
+            self.position = min(self.position, self.stop)
         return batch
 
     def get_state(self) -> dict[str, int]:
@@ -115,3 +123,7 @@ class SceneBatches:
         if set(state) != {"seed", "position"} or state["seed"] != self.seed:
             raise InputError(f"a state of seed {self.seed} is wanted: this is {state}")
         self.position = state["position"]
+
+    def skipped(self) -> dict[str, int]:
+        """Records that could not be used, by reason: none, ever."""
+        return {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sam_jax.configs import CONFIGS
+from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import InputError
 from sam_jax.train.interactive import InteractiveOptions
 from sam_jax.train.losses import LossOptions
@@ -22,6 +23,10 @@ from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.simulation import SimulationOptions
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+# `data.path` of procedural scenes.
+SCENES = "scenes"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class DataOptions:
 
     Attributes:
       path: a folder of SA-1B (images with their JSON, or tar shards) or of COCO images; or "scenes"
-        for procedural scenes.
+        for procedural scenes without end, drawn on the device as the table scenes says.
       annotations: the instances JSON of a COCO folder; empty to look for it.
       batch_size: images in an update, over all devices and processes.
       max_masks: of an image, drawn anew each time (paper: 64).
@@ -105,10 +110,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Tables: model, data, optimizer, simulation, losses, run."""
+    """One run. Tables: model, data, scenes, optimizer, simulation, losses, run."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
+    scenes: SceneOptions = field(default_factory=SceneOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     simulation: SimulationOptions = field(default_factory=SimulationOptions)
     losses: LossOptions = field(default_factory=LossOptions)
@@ -301,6 +307,14 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         "data.max_mask_area must be above 0 and at most 1": 0 < data.max_mask_area <= 1,
         "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter
         or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
+        "scenes.image_size and scenes.masks come from the model and data.max_masks": (
+            config.scenes.image_size,
+            config.scenes.masks,
+        )
+        == (SceneOptions.image_size, SceneOptions.masks),
+        "procedural scenes have their own variety: no data.jitter, no data.flip": not (
+            data.path == SCENES and (data.jitter or data.flip)
+        ),
         "data.workers must be at least 0": data.workers >= 0,
         "data.overfit must be 0 or data.batch_size": data.overfit in (0, data.batch_size),
         "simulation.correction_points must be at least 0": simulation.correction_points >= 0,

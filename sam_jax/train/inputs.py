@@ -1,24 +1,32 @@
 """A run's input: batches of a dataset or of procedural scenes, or one batch again and again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from sam_jax.data.layouts import open_dataset
 from sam_jax.data.pipeline import training_batches
+from sam_jax.data.scene_batches import SceneBatches
+from sam_jax.data.scenes import SceneOptions
 from sam_jax.data.transforms import FrameOptions
-from sam_jax.train.config import DataOptions
+from sam_jax.train.config import SCENES, DataOptions
 from sam_jax.train.loop import Batches
 
 
 def open_batches(
-    options: DataOptions, image_size: int, seed: int, echo: Callable[[str], None]
+    options: DataOptions,
+    scenes: SceneOptions,
+    image_size: int,
+    seed: int,
+    echo: Callable[[str], None],
 ) -> Batches:
     """This process's part of every batch.
 
     Args:
       options: what of.
+      scenes: what procedural scenes look like, if it is these.
       image_size: side of the model's frame in pixels.
       seed: of order and augmentation.
       echo: is told what was found.
@@ -27,6 +35,16 @@ def open_batches(
       InputError: there is no such dataset, or it cannot be read.
     """
     batch_size = options.batch_size // jax.process_count()
+    if options.path == SCENES:
+        echo(f"procedural scenes of {len(scenes.kinds)} kinds of object")
+        drawn = SceneBatches(
+            replace(scenes, image_size=image_size, masks=options.max_masks),
+            seed,
+            batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return OneBatch(drawn) if options.overfit else drawn
     frame = FrameOptions(
         image_size=image_size,
         max_masks=options.max_masks,

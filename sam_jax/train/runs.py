@@ -40,7 +40,11 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         )
     with run_folder(folder, asdict(config), forbidden_changes):
         batches = open_batches(
-            config.data, CONFIGS[config.model.name].image_size, config.run.seed, echo
+            config.data,
+            config.scenes,
+            CONFIGS[config.model.name].image_size,
+            config.run.seed,
+            echo,
         )
         job = interactive_job(config, mesh, batches)
         return run_job(job, config.optimizer, config.run, mesh, folder, echo)
