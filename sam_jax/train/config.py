@@ -61,6 +61,8 @@ class DataOptions:
         for procedural scenes without end, drawn on the device as the table scenes says.
       annotations: the instances JSON of a COCO folder; empty to look for it.
       batch_size: images in an update, over all devices and processes.
+      image_size: side in pixels of the frame that images are scaled to; 0 for the model's own
+        (paper: 1024). A smaller one makes the first part of a long run cheap.
       max_masks: of an image, drawn anew each time (paper: 64).
       max_mask_area: masks that cover more of the image than this are left out (paper: 0.9).
       jitter: the least and greatest factor of large-scale jitter; empty for none (paper: none;
@@ -73,6 +75,7 @@ class DataOptions:
     path: str = ""
     annotations: str = ""
     batch_size: int = 256
+    image_size: int = 0
     max_masks: int = 64
     max_mask_area: float = 0.9
     jitter: tuple[float, ...] = ()
@@ -296,6 +299,7 @@ def run_rules(options: RunOptions) -> dict[str, bool]:
 
 def _rules(config: TrainConfig) -> dict[str, bool]:
     model, data, simulation = config.model, config.data, config.simulation
+    patch = CONFIGS[model.name].image_encoder.patch_size if model.name in CONFIGS else 1
     return {
         f"model.name must be one of {', '.join(CONFIGS)}": model.name in CONFIGS,
         "model.checkpoint and model.mae exclude each other": not (model.checkpoint and model.mae),
@@ -303,6 +307,8 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         "model.decoder_dropout must be at least 0 and below 1": 0 <= model.decoder_dropout < 1,
         "data.path is missing: a folder, or scenes": bool(data.path),
         "data.batch_size must be at least 1": data.batch_size >= 1,
+        "data.image_size must be 0 or a multiple of the model's patch size": data.image_size >= 0
+        and data.image_size % patch == 0,
         "data.max_masks must be at least 1": data.max_masks >= 1,
         "data.max_mask_area must be above 0 and at most 1": 0 < data.max_mask_area <= 1,
         "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter

@@ -27,7 +27,7 @@ def open_batches(
     Args:
       options: what of.
       scenes: what procedural scenes look like, if it is these.
-      image_size: side of the model's frame in pixels.
+      image_size: side of the model's frame in pixels, where the options do not say another.
       seed: of order and augmentation.
       echo: is told what was found.
 
@@ -35,6 +35,7 @@ def open_batches(
       InputError: there is no such dataset, or it cannot be read.
     """
     batch_size = options.batch_size // jax.process_count()
+    image_size = options.image_size or image_size
     if options.path == SCENES:
         echo(f"procedural scenes of {len(scenes.kinds)} kinds of object")
         drawn = SceneBatches(

@@ -82,6 +82,9 @@ def test_changes_are_toml_or_plain_text():
         ("model.name=vit_x", r"model.name must be one of vit_b"),
         ("data.jitter=[2, 0.1]", r"0 < least <= greatest"),
         ("run.keep=1", r"run.keep must be at least 2"),
+        ("data.image_size=100", r"multiple of the model's patch size"),
+        ("scenes.kinds=['cat']", r"kinds has cat: choose from thing, "),
+        ("scenes.masks=3", r"scenes.masks come from"),
         ("steps", r"'steps' is no change; write table.key=value"),
         ("model.mae=x", None),
     ],
@@ -115,3 +118,10 @@ def test_differences_are_named_by_table_and_key():
     other = read("vit_b", "run.log_every=3")
     found = differences(asdict(one), asdict(other))
     assert "run.log_every" in found and "model.name" in found and "data.path" not in found
+
+
+def test_scenes_vary_by_themselves():
+    config = read("vit_b", "data.path=scenes", "scenes.difficulty=1")
+    assert config.scenes.difficulty == 1
+    with pytest.raises(InputError, match="no data.flip"):
+        read("vit_b", "data.path=scenes", "data.flip=true")
