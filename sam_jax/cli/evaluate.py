@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sam_jax.evaluate.tasks import Task
 
 # As in `evaluate.tasks`, which brings JAX.
-TASKS = ("points", "boxes")
+TASKS = ("points", "boxes", "boundaries", "proposals", "edges")
+USUAL_TASKS = TASKS[:2]
 BASELINES = ("flood-fill", "random-walker", "filled-box", "grabcut")
 FORMAT_VERSION = 1
 
@@ -130,6 +131,11 @@ def evaluate(
     that is left. After the first click the most confident of three masks counts; click 1 oracle is
     the best of them. boxes: the object's own box, the most confident of three masks and the best of
     them; refined is after the most confident mask was given back together with the box.
+
+    boundaries: the boundary F-measure of the most confident mask for one click and for the box,
+    with DAVIS's tolerance of 0.008 of the diagonal. proposals: average recall of masks of
+    everything, as COCO counts it, without classes. edges: ODS, OIS, AP and R50 of edges made
+    from masks of everything, against the outlines of all objects of an image.
     """
     from sam_jax.data.layouts import open_dataset
     from sam_jax.evaluate.selection import SelectedImages, Selection
@@ -138,7 +144,7 @@ def evaluate(
     if output is not None:
         check_output_folder(output)
     chosen = TaskOptions(clicks, first_click == "random", seed, tuple(dict.fromkeys(baselines)))
-    tasks = make_tasks(task_names or TASKS, chosen)
+    tasks = make_tasks(task_names or USUAL_TASKS, chosen)
     selection = Selection(max_images, max_masks, min_area, seed)
     opened = open_dataset(dataset, annotations)
     path = find_checkpoint(checkpoint)

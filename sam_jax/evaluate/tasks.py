@@ -11,7 +11,9 @@ from PIL import Image
 
 from sam_jax.errors import InputError
 from sam_jax.evaluate.baselines import FloodFill, RandomWalker, check_installed, fill_box, grabcut
+from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.chart import clicks_chart
+from sam_jax.evaluate.clicks import centre_point, random_point
 from sam_jax.evaluate.interactive import (
     CLICKS,
     ClickScores,
@@ -22,6 +24,8 @@ from sam_jax.evaluate.interactive import (
     tight_box,
 )
 from sam_jax.evaluate.selection import EvaluatedImage
+from sam_jax.evaluate.whole_images import EdgesTask, ProposalsTask
+from sam_jax.types import LABEL_FOREGROUND
 
 # What the rows of the model are called; the others are named as their baseline.
 MODEL = "sam"
@@ -29,7 +33,7 @@ MODEL = "sam"
 CHUNK = 32
 
 Mask = Bool[np.ndarray, "height width"]
-# IoU of objects by the name of the measure, such as click_1 or box_refined.
+# Values of objects by the name of the measure, such as click_1 or box_refined.
 Measures = Mapping[str, Float[np.ndarray, " objects"]]
 Method = Callable[[EvaluatedImage, Sequence[Mask], np.random.Generator | None], Measures]
 
@@ -72,7 +76,13 @@ class Task(Protocol):
 
 
 class ObjectTask:
-    """Mean IoU over objects, of several methods."""
+    """The mean over objects of how well masks agree, of several methods.
+
+    Attributes:
+      quantity: what is measured.
+    """
+
+    quantity = "mean IoU"
 
     def __init__(self, methods: Mapping[str, Method], options: TaskOptions):
         self._options = options
@@ -92,7 +102,7 @@ class ObjectTask:
                     self._found[name].setdefault(measure, []).extend(iou.tolist())
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Mean IoU over all objects by method and measure."""
+        """Means over all objects by method and measure."""
         return {
             name: {measure: float(np.mean(iou)) for measure, iou in found.items()}
             for name, found in self._found.items()
@@ -103,7 +113,10 @@ class ObjectTask:
         means = self.means()
         measures = list(dict.fromkeys(m for found in means.values() for m in found))
         titles = [measure.replace("_", " ") for measure in measures]
-        lines = ["| mean IoU | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+        lines = [
+            f"| {self.quantity} | " + " | ".join(titles) + " |",
+            "|---" * (len(titles) + 1) + "|",
+        ]
         for name, found in means.items():
             cells = [f"{found[m]:.3f}" if m in found else "" for m in measures]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -111,10 +124,10 @@ class ObjectTask:
 
     def values(self) -> dict[str, Any]:
         """The means."""
-        return {"mean_iou": self.means()}
+        return {self.quantity.lower().replace(" ", "_"): self.means()}
 
     def columns(self) -> dict[str, list[float]]:
-        """IoU of every object, by "method measure"."""
+        """The value of every object, by "method measure"."""
         return {
             f"{name} {measure}": iou
             for name, found in self._found.items()
@@ -155,6 +168,15 @@ class BoxesTask(ObjectTask):
         super().__init__({MODEL: _boxes_on_model} | _baselines("boxes", options), options)
 
 
+class BoundariesTask(ObjectTask):
+    """Boundary F-measure of the most confident mask for an object's centre, and for its box."""
+
+    quantity = "mean boundary F"
+
+    def __init__(self, options: TaskOptions):
+        super().__init__({MODEL: _outlines_of_model}, options)
+
+
 def _clicks_on_model(image, truths, rng, clicks) -> Measures:
     method = SegmenterClicks(image.segmenter, image.embedding)
     return _click_measures(click_scores(method, truths, clicks, rng), with_oracle=True)
@@ -184,6 +206,24 @@ def _boxes_on_model(image, truths, rng) -> Measures:
     return {"box": scores.iou, "box_oracle": scores.oracle, "box_refined": scores.refined}
 
 
+def _outlines_of_model(image, truths, rng) -> Measures:
+    segmenter, embedding = image.segmenter, image.embedding
+    first = centre_point if rng is None else partial(random_point, rng=rng)
+    points = np.array([[first(truth)] for truth in truths], np.float32)
+    labels = np.full((len(truths), 1), LABEL_FOREGROUND, np.int32)
+    boxes = np.stack([tight_box(truth) for truth in truths])
+    prompts = {"click_1": {"points": points, "labels": labels}, "box": {"boxes": boxes}}
+    measures = {}
+    for name, given in prompts.items():
+        found = segmenter.predict(embedding, **given, multimask=True)
+        best = np.argmax(found.scores, axis=1)
+        masks = (found.mask(i, int(which)) for i, which in enumerate(best))
+        pairs = zip(masks, truths, strict=True)
+        # Columns of this task and of the others stand in one table.
+        measures[f"{name}_boundary"] = np.array([boundary_f(mask, truth) for mask, truth in pairs])
+    return measures
+
+
 def _filled_box(image, truths, rng) -> Measures:
     return {"box": np.array([mask_iou(fill_box(image.pixels, tight_box(t)), t) for t in truths])}
 
@@ -192,7 +232,13 @@ def _grabcut(image, truths, rng) -> Measures:
     return {"box": np.array([mask_iou(grabcut(image.pixels, tight_box(t)), t) for t in truths])}
 
 
-TASKS: dict[str, Callable[[TaskOptions], Task]] = {"points": PointsTask, "boxes": BoxesTask}
+TASKS: dict[str, Callable[[TaskOptions], Task]] = {
+    "points": PointsTask,
+    "boxes": BoxesTask,
+    "boundaries": BoundariesTask,
+    "proposals": lambda options: ProposalsTask(),
+    "edges": lambda options: EdgesTask(),
+}
 
 # The task of each, and how it is done.
 BASELINES: dict[str, tuple[str, Any]] = {

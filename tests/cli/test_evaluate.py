@@ -181,3 +181,29 @@ def test_a_folder_of_nothing_is_refused(run):
 def test_the_command_offers_every_task_and_baseline():
     assert tuple(tasks.TASKS) == command.TASKS
     assert tuple(tasks.BASELINES) == command.BASELINES
+
+
+def test_outlines_proposals_and_edges(run, dataset):
+    tasks = ("boundaries", "proposals", "edges")
+    options = [word for task in tasks for word in ("--task", task)]
+    result = run("evaluate", dataset, *options, "--max-images", 1, "--min-area", 6, "--output", "o")
+    found = json.loads(Path("o/results.json").read_text())["tasks"]
+    assert set(found) == set(tasks)
+    assert set(found["boundaries"]["mean_boundary_f"]["sam"]) == {
+        "click_1_boundary",
+        "box_boundary",
+    }
+    assert found["proposals"]["masks"] == 2 and found["proposals"]["proposals"] > 10
+    # Plain discs: even a weak model has them among a thousand masks, at the lower thresholds.
+    assert 0 < found["proposals"]["AR@10"] <= found["proposals"]["AR@1000"] <= 1
+    assert found["proposals"]["large"] is None
+    assert 0 < found["edges"]["ODS"] <= found["edges"]["OIS"] <= 1
+    assert f"{found['edges']['ODS']:.3f}" in result.stdout
+    assert {path.name for path in Path("o").iterdir()} == {
+        "results.json",
+        "results.csv",
+        "edges_0.png",
+    }
+    assert list(read_rows("o/results.csv")[0]) == [
+        *("image", "object", "area", "sam click_1_boundary", "sam box_boundary")
+    ]

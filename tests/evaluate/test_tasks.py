@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from fake_predictors import FakePredictor
 
+from sam_jax.automatic.runs import runs_of_mask
 from sam_jax.errors import InputError
+from sam_jax.evaluate import whole_images
 from sam_jax.evaluate.baselines import FloodFill
+from sam_jax.evaluate.boundaries import boundary_f, boundary_pixels
 from sam_jax.evaluate.selection import EvaluatedImage
 from sam_jax.evaluate.tasks import CHUNK, TaskOptions, make_tasks
 from sam_jax.formats.rle import mask_to_counts
@@ -106,3 +109,49 @@ def test_a_baseline_that_cannot_run_is_refused_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
         make_tasks(("boxes",), TaskOptions(baselines=("grabcut",)))
+
+
+def test_boundaries_are_of_the_most_confident_masks():
+    truths = tiles()
+    segmenter = FakeSegmenter(truths, partly(truths))
+    task = make_tasks(("boundaries",), TaskOptions())["boundaries"]
+    task.add(image_of(truths, segmenter))
+    columns = task.columns()
+    assert list(columns) == ["sam click_1_boundary", "sam box_boundary"]
+    # Of object i only i % 5 of 4 rows were found; none at all where that is 0.
+    expected = [boundary_f(partly(truths)(one, 0)[1], truth) for one, truth in enumerate(truths)]
+    assert {0.0} < set(expected)
+    for found in columns.values():
+        np.testing.assert_allclose(found, expected)
+    assert task.lines()[0] == "| mean boundary F | click 1 boundary | box boundary |"
+    assert set(task.values()) == {"mean_boundary_f"}
+    first, second = segmenter.calls[0], segmenter.calls[2]
+    assert first["points"].shape == (CHUNK, 1, 2) and (first["labels"] == 1).all()
+    assert second["points"].shape == (len(truths) - CHUNK, 1, 2)
+
+
+def test_perfect_masks_of_everything_have_all_edges_and_proposals(monkeypatch):
+    truths = tiles()[::6]
+    image = image_of(truths, FakeSegmenter(truths, None))
+    outline = np.zeros(SIZE, bool)
+    for truth in truths:
+        outline |= boundary_pixels(truth)
+    monkeypatch.setattr(whole_images, "edge_map", lambda *_: outline.astype(np.float32))
+    runs = [runs_of_mask(truth, (0, 0, SIZE[1], SIZE[0]), SIZE) for truth in truths]
+    monkeypatch.setattr(whole_images, "generate_proposals", lambda *_: runs[:-1])
+    tasks = make_tasks(("edges", "proposals"), TaskOptions())
+    for _ in range(2):
+        for task in tasks.values():
+            task.add(image)
+    edges, proposals = tasks["edges"], tasks["proposals"]
+    assert edges.values()["ODS"] == edges.values()["R50"] == 1 and edges.values()["images"] == 2
+    found = (len(truths) - 1) / len(truths)
+    assert proposals.values()["AR@1000"] == pytest.approx(found)
+    assert proposals.values()["masks"] == 2 * len(truths)
+    assert proposals.lines()[0].startswith("| average recall | masks | proposals | AR@10 |")
+    pictures = edges.pictures()
+    assert list(pictures) == ["edges_0.png", "edges_1.png"]
+    shown = np.asarray(pictures["edges_0.png"])
+    assert shown.shape == (SIZE[0], 2 * SIZE[1])
+    np.testing.assert_array_equal(shown[:, : SIZE[1]] == 0, outline)
+    np.testing.assert_array_equal(shown[:, SIZE[1] :] == 0, outline)
