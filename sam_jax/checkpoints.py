@@ -150,7 +150,7 @@ def save_checkpoint(
         "fingerprint": info.fingerprint,
         "generate": info.generate,
     }
-    with _directory_written_aside(path) as directory:
+    with directory_written_aside(path) as directory:
         with ocp.PyTreeCheckpointer() as writer:
             writer.save(directory / "params", unflatten_dict(flat, sep="/"))
         # Orbax notes there which path it wrote to: a file's maker is nobody else's business.
@@ -393,8 +393,14 @@ def _check_metadata(
 
 
 @contextmanager
-def _directory_written_aside(path: Path) -> Iterator[Path]:
-    """A directory to fill; it takes the name `path` only when the block ends without an error."""
+def directory_written_aside(path: Path) -> Iterator[Path]:
+    """A directory to fill; it takes the name `path` only when the block ends without an error.
+
+    A directory that has the name already is replaced.
+
+    Raises:
+      CheckpointError: it cannot be written.
+    """
     path = path.absolute()
     token = secrets.token_hex(8)
     aside = path.with_name(f".{path.name[:100]}.{token}.part")

@@ -1,6 +1,7 @@
 """A whole run: the mesh, the input, the folder, and the loop."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, config_to_values, 
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import run_folder, run_job
+from sam_jax.train.tune import tuned_job
 
 
 def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = print) -> Path:
@@ -41,8 +43,15 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         batches = open_batches(
             config.data, CONFIGS[config.model.name].image_size, config.run.seed, echo
         )
-        job = interactive_job(config, mesh, batches)
-        return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+        if config.tune.method == "full":
+            job = interactive_job(config, mesh, batches)
+            return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+        job = tuned_job(config, mesh, batches)
+        # What is frozen is none of the optimiser's parameters.
+        optimizer = replace(config.optimizer, frozen=())
+        model = run_job(job, optimizer, config.run, mesh, folder, echo)
+        echo(f"what was changed alone is in {folder / 'adapter'}")
+        return model
 
 
 def _forbidden(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
