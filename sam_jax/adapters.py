@@ -17,7 +17,13 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sam_jax.checkpoints import Checkpoint, directory_written_aside
+from sam_jax.checkpoints import (
+    Checkpoint,
+    CheckpointInfo,
+    directory_written_aside,
+    load_checkpoint,
+    save_checkpoint,
+)
 from sam_jax.errors import CheckpointError
 from sam_jax.files import directory_checksums
 from sam_jax.lora import DOWN, LoraOptions, lora_shapes, merge_lora
@@ -102,6 +108,37 @@ def load_adapter(path: str | os.PathLike, base: Checkpoint) -> Params:
         lora = {k.removeprefix("lora/"): v for k, v in flat.items() if k.startswith("lora/")}
         merged = merge_lora(merged, unflatten_dict(lora, sep="/"), options)
     return {**base.params, "params": jax.tree.map(np.asarray, merged)}
+
+
+def merge_adapter(
+    base: str | os.PathLike,
+    adapter: str | os.PathLike,
+    destination: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Writes a checkpoint of the base model with an adapter merged into it.
+
+    Args:
+      base: the directory of the checkpoint that the adapter was trained on.
+      adapter: the adapter's directory.
+      destination: the directory to make, as `save_checkpoint`.
+      overwrite: replace a checkpoint that is there already.
+
+    Raises:
+      CheckpointError: as `load_adapter` and `save_checkpoint`.
+    """
+    checkpoint = load_checkpoint(base)
+    params = load_adapter(adapter, checkpoint)
+    source = {"merged_with": "an adapter", "base_fingerprint": checkpoint.fingerprint}
+    return save_checkpoint(
+        destination,
+        checkpoint.config,
+        params,
+        source,
+        overwrite=overwrite,
+        generate=checkpoint.generate,
+    )
 
 
 def _check_destination(path: Path, overwrite: bool) -> None:

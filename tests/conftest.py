@@ -6,9 +6,14 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
 
-# Not `types`: fields of a pytree hold whatever `jax.tree.map` puts there (shapes, shardings). Nor
-# the options: what they say of values of the wrong type is for users.
-UNCHECKED = {"sam_jax.types", "sam_jax.automatic.options"}
+# Not what pytrees are: their fields hold whatever `jax.tree.map` puts there (shapes, shardings).
+# Nor the options: what they say of values of the wrong type is for users.
+UNCHECKED = {
+    "sam_jax.types",
+    "sam_jax.data.batches",
+    "sam_jax.train.state",
+    "sam_jax.automatic.options",
+}
 
 modules = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

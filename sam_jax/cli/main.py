@@ -19,8 +19,10 @@ from sam_jax.cli.compiled_programs import keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
+from sam_jax.cli.evaluate import evaluate
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
+from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
 from sam_jax.cli.train import train
 from sam_jax.errors import InputError
@@ -122,7 +124,18 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (segment, generate, encode, convert, download, info, train, bench):
+for command in (
+    segment,
+    generate,
+    encode,
+    convert,
+    download,
+    info,
+    train,
+    pretrain,
+    evaluate,
+    bench,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -6,6 +6,14 @@ import click
 
 from sam_jax.cli.output_files import FILE
 
+changes_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Another value than the file's, such as data.path=photos; may be repeated.",
+)
+
 
 @click.command(short_help="Trains a model.")
 @click.argument("config")
@@ -17,13 +25,7 @@ from sam_jax.cli.output_files import FILE
     help="Folder of the run: checkpoints, metrics, pictures, and at the end the model. The same "
     "call again goes on from the newest checkpoint.",
 )
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="TABLE.KEY=VALUE",
-    help="Another value than the file's, such as data.path=photos; may be repeated.",
-)
+@changes_option
 @click.option(
     "--overfit",
     type=click.IntRange(min=1),
@@ -38,13 +40,13 @@ def train(config: str, output: Path, changes: tuple[str, ...], overfit: int | No
     checkpoints/ to go on from, and model/, a checkpoint for the other commands, at the end. Ctrl-C
     or SIGTERM ends the run after the update it is at, with a checkpoint.
     """
-    from sam_jax.train.config import read_config
+    from sam_jax.train.config import config_from_values, read_values
 
     changes = (
         *changes,
         *([f"data.overfit={overfit}", f"data.batch_size={overfit}"] if overfit else []),
     )
-    options = read_config(config, changes)
+    options = config_from_values(read_values(config, changes))
     from sam_jax.train.runs import train_run
 
     model = train_run(options, output, click.echo)

@@ -123,7 +123,7 @@ def _objects(
             if key == "images":
                 # Again, as UTF-8: names may be in any alphabet.
                 value = parse_json(text[begin:end].encode("latin-1"))
-                infos[unused_id(value, used)] = checked_name(value), checked_size(value)
+                infos[unused_id(value, used)] = _file_name(value), checked_size(value)
             elif not _is_crowd(value):
                 spans.extend([begin, end])
                 image_ids.append(checked_id(entry(value, "image_id")))
@@ -136,6 +136,17 @@ def _objects(
         )
     image_of = np.array([numbers[image_id] for image_id in image_ids], np.int64)
     return list(infos.values()), np.array(spans, np.int64).reshape(-1, 2), image_of
+
+
+def _file_name(image: Any) -> str:
+    name = checked_name(image)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InputError("file_name is no text that a file can have as its name") from None
+    if "\0" in name:
+        raise InputError("file_name holds a zero character, which no file has in its name")
+    return name
 
 
 def _is_crowd(annotation: Any) -> bool:

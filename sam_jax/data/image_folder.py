@@ -24,7 +24,8 @@ class ImageFolder:
 
     Attributes:
       images: how many there are.
-      skipped: the images that could not be read so far, and why; images that are read ahead count.
+      unreadable: the images that could not be read so far, and why; those that are read ahead
+        count.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ImageFolder:
         self._image_size = image_size
         self._about = {"images": len(self._names), "seed": seed, "processes": process_count}
         self.images = len(self._names)
-        self.skipped: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         if self.images < process_count:
             raise InputError(
                 f"{self.images} images in {str(directory)!r} are too few for {process_count} "
@@ -85,6 +86,10 @@ class ImageFolder:
         """
         return next(self._batches)
 
+    def skipped(self) -> dict[str, int]:
+        """How many images could not be read so far."""
+        return {"unreadable": len(self.unreadable)} if self.unreadable else {}
+
     def get_state(self) -> dict[str, Any]:
         """Where the next batch begins, as JSON values."""
         return {**self._about, "reader": self._batches.get_state()}
@@ -107,8 +112,8 @@ class ImageFolder:
         try:
             image = read_image(self._directory / name)
         except InputError as error:
-            self.skipped[name] = str(error)
-            if len(self.skipped) == self.images:
+            self.unreadable[name] = str(error)
+            if len(self.unreadable) == self.images:
                 raise InputError(
                     f"none of the {self.images} images in {str(self._directory)!r} can be read; "
                     f"one of them: {error}"

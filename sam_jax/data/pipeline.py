@@ -18,7 +18,7 @@ import numpy as np
 
 from sam_jax.data.batches import TrainingBatch
 from sam_jax.data.samples import Dataset, RecordError
-from sam_jax.data.transforms import FrameOptions, framed
+from sam_jax.data.transforms import FramedSample, FrameOptions, batch_of, framed
 from sam_jax.errors import InputError
 
 # After so many unusable records in a row, or twice as many as the dataset has, none will come.
@@ -93,7 +93,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
     ) -> None:
         """Use `training_batches`."""
         self._grain = _grain()
-        self._batch_size, self._workers = batch_size, workers
+        self._options, self._batch_size, self._workers = options, batch_size, workers
         self._part = {"records": len(dataset), **part}
         if not len(dataset):
             raise InputError("the dataset is empty")
@@ -111,7 +111,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
         Raises:
           InputError: a long stretch of records cannot be used; the message names the first.
         """
-        samples: list[Mapping[str, np.ndarray]] = []
+        samples: list[FramedSample] = []
         stretch: list[Skipped] = []
         length = 0
         limit = min(_LONGEST_STRETCH, max(_SHORTEST_STRETCH, 2 * self._part["records"]))
@@ -127,9 +127,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
             if length == limit:
                 first = "; ".join(each.message for each in stretch)
                 raise InputError(f"{length} records one after the other cannot be used: {first}")
-        return TrainingBatch(
-            **{name: np.stack([each[name] for each in samples]) for name in samples[0]}
-        )
+        return batch_of(samples, self._options)
 
     @property
     def epochs(self) -> float:
@@ -172,7 +170,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _next_sample(self) -> Any:
+    def _next_sample(self) -> FramedSample | Skipped:
         if self._reader is None:
             self._reader = iter(self._reading())
         sample = next(self._reader)
@@ -180,7 +178,11 @@ class TrainingBatches(Iterator[TrainingBatch]):
         return sample
 
     def _reading(self) -> Any:
-        """Samples from the position on, read by threads or processes."""
+        """Samples from the position on, read by threads or processes.
+
+        They are no arrays by themselves, so that Grain sends them through pipes: its shared memory
+        would be as fast, but is limited to 64 MB in many containers.
+        """
         samples = self._samples[self._position :]
         if not self._workers:
             options = self._grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
@@ -199,7 +201,7 @@ class _Load:
     def __init__(self, dataset: Dataset, options: FrameOptions) -> None:
         self._dataset, self._options = dataset, options
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Mapping[str, np.ndarray] | Skipped:
+    def __call__(self, index: int, rng: np.random.Generator) -> FramedSample | Skipped:
         try:
             return framed(self._dataset[index], self._options, rng)
         except RecordError as error:

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64
@@ -130,7 +131,7 @@ def _pairs(folder: Path) -> Iterable[bytes]:
     def give_up(error: OSError) -> None:
         raise InputError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    for root, _, files in os.walk(folder, onerror=give_up):
+    for root, _, files in os.walk(folder, onerror=give_up, followlinks=True):
         inside = os.path.relpath(root, folder)
         for name in _with_json(files):
             yield os.fsencode(os.path.normpath(os.path.join(inside, name)))
@@ -138,7 +139,7 @@ def _pairs(folder: Path) -> Iterable[bytes]:
 
 def _with_json(names: Iterable[str]) -> list[str]:
     """The names of images that have a JSON file of the same name; one for each JSON file."""
-    names = set(names)
+    names = {name for name in names if not os.path.basename(name).startswith(".")}
     stems = {name.removesuffix(".json") for name in names if name.endswith(".json")}
     images: dict[str, str] = {}
     for name in sorted(names):
@@ -185,6 +186,10 @@ def _scanned(shard: Path, size: int) -> tuple[np.ndarray, Int64[np.ndarray, "ima
                 if member.isreg() and not member.issparse():
                     name = str(PurePosixPath(member.name))
                     members[name] = (member.offset_data, member.size)
+            end = tar.offset
+        with open(shard, "rb") as file:
+            file.seek(end)
+            is_end = file.read(tarfile.BLOCKSIZE) == tarfile.NUL * tarfile.BLOCKSIZE
     except OSError as error:
         raise InputError(f"{shard} cannot be read: {error.strerror or error}") from error
     except tarfile.TarError as error:
@@ -192,8 +197,9 @@ def _scanned(shard: Path, size: int) -> tuple[np.ndarray, Int64[np.ndarray, "ima
             f"{shard} is no tar file that can be read in place ({error}); fetch it again, or "
             "unpack it if it is compressed"
         ) from error
-    if any(begin + length > size for begin, length in members.values()):
-        raise InputError(f"{shard} is cut short; fetch it again")
+    # At a damaged header, and at the end of the file, `tarfile` stops without a word.
+    if not is_end or any(begin + length > size for begin, length in members.values()):
+        raise InputError(f"{shard} is damaged or cut short at byte {end}; fetch it again")
     images = sorted(_with_json(members))
     spans = [(members[name], members[os.path.splitext(name)[0] + ".json"]) for name in images]
     return (
@@ -202,7 +208,7 @@ def _scanned(shard: Path, size: int) -> tuple[np.ndarray, Int64[np.ndarray, "ima
     )
 
 
-def _read(file, begin: int, length: int) -> bytes:
+def _read(file: BinaryIO, begin: int, length: int) -> bytes:
     file.seek(begin)
     content = file.read(length)
     if len(content) < length:

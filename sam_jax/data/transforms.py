@@ -6,13 +6,14 @@ how many such pixels come before each of its ends. Nearest rather than a share o
 half, because it keeps a thin object's area on average where the other would erase it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
+from sam_jax.data.batches import TrainingBatch
 from sam_jax.data.samples import (
     NO_MASK,
     RecordError,
@@ -80,6 +81,20 @@ class Placement:
     mirrored: bool
 
 
+@dataclass(frozen=True)
+class FramedSample:
+    """A sample in the frame, without what is empty there: small, to be sent between processes.
+
+    Attributes:
+      image: what of the frame it covers.
+      masks: of each mask the bytes from left to right, as high as the image, and how many bytes
+        of the frame come before.
+    """
+
+    image: UInt8[np.ndarray, "new_height new_width 3"]
+    masks: list[tuple[int, UInt8[np.ndarray, "new_height _"]]]
+
+
 def draw_placement(
     size_hw: tuple[int, int], options: FrameOptions, rng: np.random.Generator
 ) -> Placement:
@@ -97,25 +112,22 @@ def draw_placement(
 
 
 def place_image(
-    image: UInt8[np.ndarray, "height width 3"], placement: Placement
+    picture: Image.Image, placement: Placement
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """The part of an image that is in the frame; resized as `preprocess.resize_image` does."""
-    picture = Image.fromarray(image)
+    """The part of an RGB image that is in the frame; resized as `preprocess.resize_image` does."""
     if placement.mirrored:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     (top, left), (height, width) = placement.offset_yx, placement.size_hw
-    per_row, per_column = (
-        original / scaled
-        for original, scaled in zip(image.shape[:2], placement.scaled_hw, strict=True)
-    )
-    # Pillow looks beyond the box where its filter reaches there, so that this equals a crop.
     box = None
     if placement.size_hw != placement.scaled_hw:
+        per_row = picture.height / placement.scaled_hw[0]
+        per_column = picture.width / placement.scaled_hw[1]
+        # Pillow looks beyond the box where its filter reaches there, so that this equals a crop.
         box = (
             left * per_column,
             top * per_row,
-            min((left + width) * per_column, image.shape[1]),
-            min((top + height) * per_row, image.shape[0]),
+            min((left + width) * per_column, picture.width),
+            min((top + height) * per_row, picture.height),
         )
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box))
 
@@ -146,17 +158,17 @@ class MaskPlacer:
         return before * self._height + inside
 
     def draw(
-        self,
-        ends: Int64[np.ndarray, " ends"],
-        packed: UInt8[np.ndarray, "frame_height frame_width_eighth"],
-    ) -> None:
-        """Draws a mask of `resampled`, which is not empty, into a frame of zeros, packed."""
+        self, ends: Int64[np.ndarray, " ends"]
+    ) -> tuple[int, UInt8[np.ndarray, "new_height _"]]:
+        """A mask of `resampled`, which is not empty: its bytes from left to right, after so many.
+
+        Packed along x as in a `TrainingBatch`, from the first byte with a pixel to the last.
+        """
         begins = ends[:-1]
         drawn = np.flatnonzero(ends[1::2] > begins[::2])
         height = self._height
         first = int(begins[::2][drawn[0]]) // height
         behind = -(-int(ends[1::2][drawn[-1]]) // height)
-        # Only the columns between the mask's left and right are expanded.
         cut = np.clip(ends, first * height, behind * height) - first * height
         runs = np.diff(cut, prepend=0)
         inside = np.arange(len(runs)) % 2 == 1
@@ -167,17 +179,14 @@ class MaskPlacer:
         if self._mirrored:
             left, right = len(self._column_of) - right, len(self._column_of) - left
             columns = columns[::-1]
-        begin = left // 8
+        begin = int(left) // 8
         aligned = np.zeros((height, right - 8 * begin), bool)
         aligned[:, left - 8 * begin :] = columns.T
-        part = np.packbits(aligned, axis=1)
-        packed[:height, begin : begin + part.shape[1]] = part
+        return begin, np.packbits(aligned, axis=1)
 
 
-def framed(
-    sample: Sample, options: FrameOptions, rng: np.random.Generator
-) -> Mapping[str, np.ndarray]:
-    """A sample as one image's part of a `TrainingBatch`, by the names of its fields.
+def framed(sample: Sample, options: FrameOptions, rng: np.random.Generator) -> FramedSample:
+    """Brings a sample into the frame.
 
     Masks are drawn without replacement from those that have a pixel, cover no more than `max_area`
     of the whole image, and have a pixel left in the frame.
@@ -186,34 +195,38 @@ def framed(
       RecordError: image or masks are damaged, differ in size, or no mask is left.
     """
     check_sizes(sample)
-    side, (height, width) = options.image_size, sample.size_hw
+    height, width = sample.size_hw
     placement = draw_placement(sample.size_hw, options, rng)
     placer = MaskPlacer(sample.size_hw, placement)
-    masks = np.zeros((options.max_masks, side, side // 8), np.uint8)
-    count = 0
+    masks: list[tuple[int, UInt8[np.ndarray, "new_height _"]]] = []
     for index in rng.permutation(len(sample.segmentations)):
         counts = mask_counts(sample, int(index))
         if not 0 < counts[1::2].sum() <= options.max_area * height * width:
             continue
         ends = placer.resampled(counts)
-        if not np.diff(ends)[::2].any():
-            continue
-        placer.draw(ends, masks[count])
-        count += 1
-        if count == options.max_masks:
-            break
-    if not count:
+        if np.diff(ends)[::2].any():
+            masks.append(placer.draw(ends))
+            if len(masks) == options.max_masks:
+                break
+    if not masks:
         raise RecordError(NO_MASK, f"{sample.name}: no mask is left that could be learned from")
-    image = np.zeros((side, side, 3), np.uint8)
-    image[: placement.size_hw[0], : placement.size_hw[1]] = place_image(
-        decoded_image(sample), placement
-    )
-    return {
-        "images": image,
-        "sizes_hw": np.array(placement.size_hw, np.int32),
-        "masks": masks,
-        "weights": (np.arange(options.max_masks) < count).astype(np.float32),
-    }
+    return FramedSample(place_image(decoded_image(sample), placement), masks)
+
+
+def batch_of(samples: Sequence[FramedSample], options: FrameOptions) -> TrainingBatch:
+    """A batch on the host, as NumPy arrays."""
+    side, count = options.image_size, len(samples)
+    images = np.zeros((count, side, side, 3), np.uint8)
+    sizes_hw = np.zeros((count, 2), np.int32)
+    masks = np.zeros((count, options.max_masks, side, side // 8), np.uint8)
+    weights = np.zeros((count, options.max_masks), np.float32)
+    for place, sample in enumerate(samples):
+        height, width = sizes_hw[place] = sample.image.shape[:2]
+        images[place, :height, :width] = sample.image
+        weights[place, : len(sample.masks)] = 1
+        for mask, (begin, part) in zip(masks[place], sample.masks, strict=False):
+            mask[:height, begin : begin + part.shape[1]] = part
+    return TrainingBatch(images=images, sizes_hw=sizes_hw, masks=masks, weights=weights)
 
 
 def _sources(original: int, scaled: int, offset: int, length: int) -> Int64[np.ndarray, " length"]:

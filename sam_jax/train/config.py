@@ -117,9 +117,9 @@ class TuneOptions:
       lora_alpha: the updates are scaled by lora_alpha / lora_rank.
       lora_targets: of "q", "k" and "v".
       lora_patterns: of the kernels that are updated.
-      cached_embeddings: a folder; each image is encoded once and its embedding kept there, 4 MB for
-        a ViT's 1024 pixels. With method "decoder", without augmentation and drop path. Empty to
-        encode images each time they come.
+      cached_embeddings: a folder, empty for none; each image is encoded once and its embedding kept
+        there, 4 MB for an image of 1024 pixels. With method "decoder", without augmentation and
+        drop path; no pictures are drawn.
     """
 
     method: Literal["full", "decoder", "lora"] = "full"
@@ -167,15 +167,15 @@ FREE_TO_CHANGE = (
 )
 
 
-def read_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
-    """The run that a file describes.
+def read_values(source: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a file says, with changes, unchecked.
 
     Args:
       source: a TOML file, or the name of a recipe that comes with the package.
       changes: "table.key=value", in TOML's notation; strings may go without quotes.
 
     Raises:
-      InputError: the file cannot be read or is no TOML, a key is unknown, a value is wrong.
+      InputError: the file cannot be read or is no TOML.
     """
     path = Path(source)
     recipe = RECIPES / f"{source}.toml"
@@ -192,27 +192,22 @@ def read_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
         raise InputError(f"{source} is no TOML file: {error}") from None
     for change in changes:
         _change(values, change)
-    return config_from_values(values)
+    return values
 
 
 def config_from_values(values: dict[str, Any]) -> TrainConfig:
-    """The run of nested dicts; what they leave out is the default.
+    """The run that values describe; what they leave out is the default.
 
     Raises:
       InputError: a key is unknown, a value is wrong.
     """
-    config = _from_values(TrainConfig, values, "")
-    _check(config)
+    config = from_values(TrainConfig, values)
+    check_rules(_rules(config) | optimizer_rules(config.optimizer) | run_rules(config.run))
     return config
 
 
-def config_to_values(config: TrainConfig) -> dict[str, Any]:
-    """The run as nested dicts of JSON values."""
-    return dataclasses.asdict(config)
-
-
 def differences(one: dict[str, Any], other: dict[str, Any], table: str = "") -> list[str]:
-    """Dotted names of the keys whose values differ between two runs as `config_to_values`."""
+    """Dotted names of the keys whose values differ between two runs, as nested dicts."""
     found = []
     for key in sorted(one.keys() | other.keys()):
         name = f"{table}.{key}" if table else key
@@ -240,7 +235,17 @@ def _change(values: dict[str, Any], change: str) -> None:
     values[key] = value
 
 
-def _from_values(cls: Any, values: Any, where: str) -> Any:
+def from_values(cls: Any, values: Any, where: str = "") -> Any:
+    """A dataclass of nested dicts, strictly.
+
+    Args:
+      cls: with fields of numbers, strings, booleans, literals, tuples of them, and dataclasses.
+      values: for some of the fields.
+      where: the dotted name of the table, for messages.
+
+    Raises:
+      InputError: a key is unknown, or a value has the wrong type.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{where} must be a table, not {values!r}")
     hints = typing.get_type_hints(cls)
@@ -257,7 +262,7 @@ def _from_values(cls: Any, values: Any, where: str) -> Any:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _from_values(hint, value, name)
+        return from_values(hint, value, name)
     origin = typing.get_origin(hint)
     if origin is Literal:
         choices = typing.get_args(hint)
@@ -277,9 +282,50 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     return hint(value)
 
 
-def _check(config: TrainConfig) -> None:
-    model, data, optimizer, run = config.model, config.data, config.optimizer, config.run
-    rules = {
+def check_rules(rules: dict[str, bool]) -> None:
+    """Refuses the first that does not hold.
+
+    Raises:
+      InputError: its text.
+    """
+    for rule, holds in rules.items():
+        if not holds:
+            raise InputError(rule)
+
+
+def optimizer_rules(options: OptimizerOptions) -> dict[str, bool]:
+    """What must hold of how parameters are updated."""
+    return {
+        "optimizer.steps must be at least 1": options.steps >= 1,
+        "optimizer.learning_rate must be above 0": options.learning_rate > 0,
+        "optimizer.warmup_steps must be at least 0": options.warmup_steps >= 0,
+        "optimizer.warmup_start must be from 0 to 1": 0 <= options.warmup_start <= 1,
+        "optimizer.layer_decay must be above 0 and at most 1": 0 < options.layer_decay <= 1,
+        "optimizer.weight_decay must be at least 0": options.weight_decay >= 0,
+        "optimizer.clip_norm must be at least 0": options.clip_norm >= 0,
+        "optimizer.beta1 and beta2 must be from 0 to 1": 0 <= options.beta1 < 1
+        and 0 <= options.beta2 < 1,
+    }
+
+
+def run_rules(options: RunOptions) -> dict[str, bool]:
+    """What must hold of how a run is done."""
+    return {
+        "run.accumulate must be at least 1": options.accumulate >= 1,
+        "run.data must be at least 0": options.data >= 0,
+        "run.model must be at least 1": options.model >= 1,
+        "run.checkpoint_every must be at least 1": options.checkpoint_every >= 1,
+        "run.keep must be at least 2": options.keep >= 2,
+        "run.keep_every must be at least 0": options.keep_every >= 0,
+        "run.log_every must be at least 1": options.log_every >= 1,
+        "run.picture_every must be at least 0": options.picture_every >= 0,
+        "run.seed must be from 0 to 4294967295": 0 <= options.seed < 1 << 32,
+    }
+
+
+def _rules(config: TrainConfig) -> dict[str, bool]:
+    model, data, simulation = config.model, config.data, config.simulation
+    return {
         f"model.name must be one of {', '.join(CONFIGS)}": model.name in CONFIGS,
         "model.checkpoint and model.mae exclude each other": not (model.checkpoint and model.mae),
         "model.drop_path must be at least 0 and below 1": 0 <= model.drop_path < 1,
@@ -292,37 +338,17 @@ def _check(config: TrainConfig) -> None:
         or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
         "data.workers must be at least 0": data.workers >= 0,
         "data.overfit must be 0 or data.batch_size": data.overfit in (0, data.batch_size),
-        "optimizer.steps must be at least 1": optimizer.steps >= 1,
-        "optimizer.learning_rate must be above 0": optimizer.learning_rate > 0,
-        "optimizer.warmup_steps must be at least 0": optimizer.warmup_steps >= 0,
-        "optimizer.layer_decay must be above 0 and at most 1": 0 < optimizer.layer_decay <= 1,
-        "optimizer.weight_decay must be at least 0": optimizer.weight_decay >= 0,
-        "optimizer.clip_norm must be at least 0": optimizer.clip_norm >= 0,
-        "simulation.correction_points must be at least 0": config.simulation.correction_points >= 0,
-        "simulation.box_probability must be from 0 to 1": 0
-        <= config.simulation.box_probability
-        <= 1,
+        "simulation.correction_points must be at least 0": simulation.correction_points >= 0,
+        "simulation.box_probability must be from 0 to 1": 0 <= simulation.box_probability <= 1,
+        "simulation.box_noise and max_box_noise must be at least 0": simulation.box_noise >= 0
+        and simulation.max_box_noise >= 0,
         **_tune_rules(config),
-        "run.accumulate must be at least 1": run.accumulate >= 1,
-        "run.data must be at least 0": run.data >= 0,
-        "run.model must be at least 1": run.model >= 1,
-        "run.checkpoint_every must be at least 1": run.checkpoint_every >= 1,
-        "run.keep must be at least 2": run.keep >= 2,
-        "run.log_every must be at least 1": run.log_every >= 1,
-        "run.picture_every and run.keep_every must be at least 0": min(
-            run.picture_every, run.keep_every
-        )
-        >= 0,
-        "run.seed must be from 0 to 4294967295": 0 <= run.seed < 1 << 32,
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise InputError(rule)
 
 
 def _tune_rules(config: TrainConfig) -> dict[str, bool]:
     tune, model, data = config.tune, config.model, config.data
-    augmented = bool(data.jitter) or data.flip or model.drop_path > 0
+    changing = bool(data.jitter) or data.flip or model.drop_path > 0 or data.path == "scenes"
     return {
         "tune.method decoder and lora need model.checkpoint: the model to go on from": tune.method
         == "full"
@@ -335,5 +361,7 @@ def _tune_rules(config: TrainConfig) -> dict[str, bool]:
         "tune.cached_embeddings needs tune.method decoder": not tune.cached_embeddings
         or tune.method == "decoder",
         "tune.cached_embeddings needs images that stay the same: no data.jitter, no data.flip, "
-        "model.drop_path 0": not (tune.cached_embeddings and augmented),
+        "model.drop_path 0, and a dataset that is no scenes": not (
+            tune.cached_embeddings and changing
+        ),
     }

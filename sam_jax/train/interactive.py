@@ -54,7 +54,7 @@ class Interaction:
     """
 
     losses: Losses
-    iou: Float[Array, " passes"]
+    iou: Float[Array, "*images passes"]
 
 
 @struct.dataclass

@@ -17,6 +17,8 @@ from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import MODEL, check_mesh, join_heads, split_heads
 from sam_jax.train.config import TrainConfig
 from sam_jax.train.loop import Batches, Job
+from sam_jax.train.mae import sam_encoder_from_mae
+from sam_jax.train.mae_files import load_mae
 from sam_jax.train.pictures import first_prompt_pictures
 from sam_jax.train.tasks import interactive_loss
 from sam_jax.types import Params, Prompts
@@ -68,9 +70,25 @@ def random_variables(config: SamConfig, seed: int) -> Params:
 
 
 def _start(architecture: SamConfig, config: TrainConfig) -> Callable[[], Params]:
-    name = config.model.checkpoint
-    if not name:
+    name, mae = config.model.checkpoint, config.model.mae
+    if not name and not mae:
         return lambda: split_heads(architecture, random_variables(architecture, config.run.seed))
+    if mae:
+        mae_config, pretrained = load_mae(Path(mae))
+
+        def with_encoder() -> Params:
+            variables = random_variables(architecture, config.run.seed)
+            params = variables["params"]
+            encoder = sam_encoder_from_mae(
+                pretrained["params"]["image_encoder"],
+                mae_config,
+                params["image_encoder"],
+                architecture.image_encoder,
+            )
+            params = {**params, "image_encoder": encoder}
+            return split_heads(architecture, {**variables, "params": params})
+
+        return with_encoder
 
     @cache
     def loaded() -> Params:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -31,10 +31,12 @@ from sam_jax.train.placement import (
 )
 from sam_jax.train.run_checkpoints import RunCheckpoints
 from sam_jax.train.run_log import RunLog
-from sam_jax.train.step import Loss, TrainState, initial_state, make_update
+from sam_jax.train.state import TrainState
+from sam_jax.train.step import Loss, initial_state, make_update
 from sam_jax.types import Params
 
 
+@runtime_checkable
 class Batches(Protocol):
     """This process's part of every batch, without end."""
 

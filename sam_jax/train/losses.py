@@ -56,7 +56,7 @@ class MaskTerms:
 
 @struct.dataclass
 class Losses:
-    """Sums over objects, each scalar; `total` is what is minimised before it is normalised.
+    """Sums over objects; `total` is what is minimised before it is normalised.
 
     Attributes:
       total: the weighted sum of the others.
@@ -65,10 +65,10 @@ class Losses:
       iou: squared error of the predicted IoU.
     """
 
-    total: Float[Array, ""]
-    focal: Float[Array, ""]
-    dice: Float[Array, ""]
-    iou: Float[Array, ""]
+    total: Float[Array, "*images"]
+    focal: Float[Array, "*images"]
+    dice: Float[Array, "*images"]
+    iou: Float[Array, "*images"]
 
     def __add__(self, other: "Losses") -> "Losses":
         return jax.tree.map(jnp.add, self, other)

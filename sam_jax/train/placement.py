@@ -82,6 +82,8 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     rule = next(spec for pattern, spec in PARTITION_RULES if re.search(pattern, path))
+    if len(rule) > len(shape):  # for heads that were split, in a model that has them joined
+        rule = P()
     axes = [*rule, *(None,) * (len(shape) - len(rule))]
     free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % mesh.shape[DATA] == 0]
     if free and int(np.prod(shape)) >= _DIVIDED_FROM:

@@ -95,7 +95,7 @@ def _line(record: dict[str, Any], total: int, seconds_left: float) -> str:
     )
 
 
-def _scalars(record: dict[str, Any]) -> list[tuple[str, float]]:
+def _scalars(record: dict[str, Any]) -> list[tuple[str, float | int]]:
     scalars = []
     for name, value in record.items():
         if isinstance(value, list):

@@ -1,16 +1,18 @@
 """A whole run: the mesh, the input, the folder, and the loop."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from sam_jax.checkpoints import read_info
 from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
+from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import make_mesh
-from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, config_to_values, differences
+from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, differences
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import run_folder, run_job
@@ -39,7 +41,12 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         raise InputError(
             f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
         )
-    with run_folder(folder, config_to_values(config), _forbidden):
+    values = asdict(config)
+    if config.tune.method != "full":
+        # An adapter belongs to the parameters that it was trained on: a run must end on them.
+        base = read_info(checkpoint_path(config.model.checkpoint))
+        values["model"]["checkpoint_fingerprint"] = base.fingerprint
+    with run_folder(folder, values, forbidden_changes):
         batches = open_batches(
             config.data, CONFIGS[config.model.name].image_size, config.run.seed, echo
         )
@@ -50,9 +57,10 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         # What is frozen is none of the optimiser's parameters.
         optimizer = replace(config.optimizer, frozen=())
         model = run_job(job, optimizer, config.run, mesh, folder, echo)
-        echo(f"what was changed alone is in {folder / 'adapter'}")
+        echo(f"the adapter is in {folder / 'adapter'}")
         return model
 
 
-def _forbidden(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+def forbidden_changes(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Names of what differs between two configurations and would change what a run computes."""
     return [name for name in differences(earlier, values) if name not in FREE_TO_CHANGE]

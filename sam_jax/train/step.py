@@ -14,49 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Key
 
 from sam_jax.sharding import ALL, DATA, MODEL, over
 from sam_jax.train.placement import specs
+from sam_jax.train.state import Summed, TrainState
 from sam_jax.types import Params
-
-
-@struct.dataclass
-class TrainState:
-    """All that an update changes, and what decides its random numbers.
-
-    Attributes:
-      step: updates made.
-      params: what is trained, float32.
-      opt_state: the optimiser's.
-      constants: variables that no optimiser reaches.
-      key: data of the random key of the run; every step folds its number into it.
-    """
-
-    step: Int[Array, ""]
-    params: Params
-    opt_state: Any
-    constants: Params
-    key: UInt32[Array, " words"]
-
-
-@struct.dataclass
-class Summed:
-    """What a part of a batch gives: sums, which add up to the whole batch's.
-
-    Attributes:
-      loss: what is minimised, summed over objects (or images).
-      weight: how many there are; the gradient is that of the whole loss over the whole weight.
-      metrics: sums to be reported, divided by the weight likewise.
-    """
-
-    loss: Float[Array, ""]
-    weight: Float[Array, ""]
-    metrics: dict[str, Any]
-
 
 # Parameters and constants (of one device along `model`), images, a key for each image.
 Loss = Callable[[Params, Params, Any, Key[Array, " B"]], Summed]
@@ -114,7 +79,7 @@ def make_update(
         weight = jnp.maximum(summed.weight, 1.0)
         grads = jax.tree.map(lambda x: x / weight, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        norm = optax.global_norm(grads)
+        norm = jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(grads)))
         metrics = jax.tree.map(lambda x: x / weight, {**summed.metrics, "loss": summed.loss})
         metrics |= {
             "gradient_norm": norm,

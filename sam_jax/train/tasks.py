@@ -4,33 +4,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
-from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Key, PRNGKeyArray
 
-from sam_jax.data.batches import TrainingBatch, normalized_images, unpack_masks
+from sam_jax.data.batches import (
+    EmbeddedBatch,
+    TrainingBatch,
+    normalized_images,
+    unpack_masks,
+)
 from sam_jax.models.sam import Sam
 from sam_jax.sharding import join_heads
 from sam_jax.train.interactive import InteractiveOptions, interact
-from sam_jax.train.step import Loss, Summed
+from sam_jax.train.state import Summed
+from sam_jax.train.step import Loss
 from sam_jax.types import Params, Prompts
-
-_HostOrDevice = Array | np.ndarray
-
-
-@struct.dataclass
-class EmbeddedBatch:
-    """A `TrainingBatch` with its images encoded.
-
-    Attributes:
-      features: what the image encoder made of each image.
-      masks: as in `TrainingBatch`.
-      weights: likewise.
-    """
-
-    features: Float[_HostOrDevice, "B h w C"]
-    masks: UInt8[_HostOrDevice, "B P S S_eighth"]
-    weights: Float[_HostOrDevice, "B P"]
 
 
 def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
@@ -53,8 +40,8 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
         shape = (config.image_encoder.depth, 2)
         draws = jax.vmap(lambda key: jax.random.uniform(key, shape))(draw_keys)
         images = normalized_images(batch, config.pixel_mean, config.pixel_std)
-        features = model.apply(variables, images, draws, method="encode_image")
-        embedded = EmbeddedBatch(features, batch.masks, batch.weights)  # type: ignore[arg-type]
+        features: Any = model.apply(variables, images, draws, method="encode_image")
+        embedded = EmbeddedBatch(features, batch.masks, batch.weights)
         return from_features(params, constants, embedded, keys)
 
     return loss

@@ -4,18 +4,17 @@ What is trained is the training state's parameters, so it alone has gradients an
 state; the rest lies among the constants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from sam_jax.adapters import save_adapter
+from sam_jax.adapters import merge_adapter, save_adapter
 from sam_jax.checkpoints import read_info
 from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
@@ -114,7 +113,7 @@ def tuned_loss(loss: Loss, lora: LoraOptions | None = None, model_axis: str | No
 
 
 def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
-    """Fine-tuning as a configuration describes it; writes the merged model, and an adapter.
+    """Fine-tuning as a configuration describes it; writes an adapter, and the merged model.
 
     The optimiser gets no patterns of frozen parameters: what they match is none of its parameters.
 
@@ -126,50 +125,45 @@ def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
     Raises:
       InputError: as `interactive_job`, or there is no such checkpoint.
     """
-    tune, name = config.tune, config.model.checkpoint
+    tune, base = config.tune, checkpoint_path(config.model.checkpoint)
+    fingerprint = read_info(base).fingerprint
     job = interactive_job(config, mesh, batches)
-    fingerprint = read_info(checkpoint_path(name)).fingerprint
-    axis = MODEL if mesh.shape[MODEL] > 1 else None
     cached = bool(tune.cached_embeddings)
 
     def variables() -> Params:
-        whole = job.variables()
         seed = config.run.seed
-        return divide(whole, config.optimizer.frozen, tune.lora, seed, without_encoder=cached)
+        return divide(
+            job.variables(), config.optimizer.frozen, tune.lora, seed, without_encoder=cached
+        )
 
     def export(found: Params, path: Path) -> None:
         trained = dict(found["params"])
         updates = trained.pop(LORA, None)
-        if cached:
-            base = job.variables()["params"]
-            found = {**found, FROZEN: {**base, **found[FROZEN]}}
-        # Merged as `load_adapter` does it, so that both are the same model bit for bit.
-        united = join_heads(unite({**found, "params": trained}))
-        if updates is not None:
-            assert tune.lora is not None
-            params = merge_lora(united["params"], updates, tune.lora)
-            united = {**united, "params": jax.tree.map(np.asarray, params)}
-        job.export(united, path)
         adapter = path.with_name("adapter")
         save_adapter(adapter, fingerprint, trained, updates, tune.lora, overwrite=True)
+        merge_adapter(base, adapter, path, overwrite=True)
 
     tuned = replace(job, variables=variables, export=export)
-    if not cached:
-        draw = job.picture
-        assert draw is not None
-        return replace(
-            tuned,
-            loss=tuned_loss(job.loss, tune.lora, axis),
-            picture=lambda found, batch: draw(unite(found, tune.lora), batch),
-        )
-    architecture = CONFIGS[config.model.name]
-    dtype = jnp.dtype(config.model.dtype)
-    model = Sam(architecture, dtype, decoder_dropout=config.model.decoder_dropout)
-    encoder = Sam(architecture, dtype)
-    folder = Path(tune.cached_embeddings)
+    if cached:
+        return _on_embeddings(tuned, config, lambda: join_heads(job.variables()))
+    axis = MODEL if mesh.shape[MODEL] > 1 else None
+    draw = job.picture
+    assert draw is not None
     return replace(
         tuned,
+        loss=tuned_loss(job.loss, tune.lora, axis),
+        picture=lambda found, batch: draw(unite(found, tune.lora), batch),
+    )
+
+
+def _on_embeddings(job: Job, config: TrainConfig, variables: Callable[[], Params]) -> Job:
+    """The job without the image encoder in its steps, and so without pictures."""
+    architecture, dtype = CONFIGS[config.model.name], jnp.dtype(config.model.dtype)
+    model = Sam(architecture, dtype, decoder_dropout=config.model.decoder_dropout)
+    folder = Path(config.tune.cached_embeddings)
+    return replace(
+        job,
         loss=tuned_loss(embedded_loss(model, config.interaction)),
-        batches=EmbeddedBatches(batches, encoder, lambda: join_heads(job.variables()), folder),
+        batches=EmbeddedBatches(job.batches, Sam(architecture, dtype), variables, folder),
         picture=None,
     )

@@ -105,6 +105,8 @@ def test_any_spelling_of_the_same_json_is_read(tmp_path, folder, instances):
         (b'{"images": [], "annotations": []}', "no objects"),
         (b'{"images": [], "annotations": [3]}', r"annotations\[0\]: this is a int"),
         (b'{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: file_name is missing"),
+        (b'{"images": [{"id": 1, "file_name": "a\\u0000"}]}', r"images\[0\]: .*zero character"),
+        (b'{"images": [{"id": 1, "file_name": "\\ud800"}]}', r"images\[0\]: .*no text that a file"),
         (b'{"images": [], "annotations": [{"id": 1}]}', r"annotations\[0\]: image_id is missing"),
         (b'{"images": [], "annotations": [{"image_id": 7}]}', "id 7"),
         (b'{"annotations": ' + b"[" * 100_000, "nested too deeply"),

@@ -48,7 +48,7 @@ def test_an_epoch_has_every_image_once_and_the_next_another_order(folder):
     first, second = numbers(take(reader, 4)), numbers(take(reader, 4))
     assert sorted(first) == sorted(second) == list(range(COUNT))
     assert first != second and first != sorted(first)
-    assert reader.images == COUNT and not reader.skipped
+    assert reader.images == COUNT and not reader.unreadable
 
 
 def test_a_batch_is_bytes_of_its_size(folder):
@@ -114,8 +114,8 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(textured):
     crops = take(reader, 7)
     assert len({crop.tobytes() for crop in crops}) == 7
     take(reader, 7)
-    assert reader.skipped.keys() == {"broken.jpg", "empty.png"}
-    assert "empty" in reader.skipped["empty.png"]
+    assert reader.unreadable.keys() == {"broken.jpg", "empty.png"}
+    assert "empty" in reader.unreadable["empty.png"]
 
 
 def test_where_none_can_be_read_it_says_so_and_ends(tmp_path):

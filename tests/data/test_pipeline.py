@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -135,6 +136,7 @@ def test_training_goes_on_exactly_where_it_was(workers):
         skipped = batches.skipped()
         ahead = next(batches)
     assert_same(ahead, expected[4])
+    assert not multiprocessing.active_children()
     with training_batches(dataset, AUGMENTED, workers=workers, **settings) as batches:
         batches.set_state(state)
         assert batches.get_state() == state and batches.skipped() == skipped

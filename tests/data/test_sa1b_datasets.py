@@ -34,6 +34,8 @@ def test_a_folder_is_read_as_it_was_written(tmp_path):
     folder = write_folder(tmp_path / "data")
     (folder / "sa_100.jpg").write_bytes(b"without annotations")
     (folder / "index.json").write_text("{}")
+    for name in ("._sa_1.jpg", "._sa_1.json"):  # what macOS leaves beside files
+        (folder / name).write_bytes(b"")
     dataset = Sa1bFolder(folder)
     assert len(dataset) == len(SIZES) and dataset.description.startswith("7 images")
     for index in range(len(dataset)):
@@ -123,8 +125,12 @@ def test_shards_that_cannot_be_used_are_told(tmp_path, cache):
     shard = write_tar(tmp_path / "whole.tar", folder)
     content = shard.read_bytes()
     cut = tmp_path / "cut.tar"
-    for length in (len(content) // 2, len(content) // 3 + 77):
-        cut.write_bytes(content[:length])
+    with tarfile.open(shard) as tar:
+        header = tar.getmembers()[5].offset
+    lengths = [len(content) // 2, len(content) // 3 + 77, header, header + 100, header + 512]
+    damaged = content[:header] + b"?" * 512 + content[header + 512 :]
+    for wrong in [content[:length] for length in lengths] + [damaged]:
+        cut.write_bytes(wrong)
         with pytest.raises(InputError, match="cut.tar.*fetch it again"):
             Sa1bTars([cut])
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:

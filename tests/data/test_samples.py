@@ -1,6 +1,7 @@
 """What can be wrong with one record, each told with its name and counted as what it is."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from sam_jax.data.samples import (
 from sam_jax.errors import InputError
 from sam_jax.formats.polygons import polygons_to_mask
 from sam_jax.formats.rle import decode_rle, encode_rle, mask_to_counts
+from sam_jax.images import read_image
 
 SIZE = (20, 30)
 PIXELS = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -29,25 +31,37 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 def encoded(pixels, kind="PNG", **options):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
-def test_files_are_decoded_as_for_inference():
-    np.testing.assert_array_equal(decoded_image(Sample("a", encoded(PIXELS), SIZE, [])), PIXELS)
-    np.testing.assert_array_equal(decoded_image(Sample("a", PIXELS, SIZE, [])), PIXELS)
-    grey = encoded(PIXELS[..., 0])
-    np.testing.assert_array_equal(
-        decoded_image(Sample("a", grey, SIZE, [])), np.repeat(PIXELS[..., :1], 3, axis=2)
-    )
+def decoded(content, size_hw=SIZE):
+    return np.asarray(decoded_image(Sample("a", content, size_hw, [])))
 
 
-def test_a_photo_on_its_side_is_turned_upright():
+@pytest.mark.parametrize(
+    "mode, kind",
+    [("RGB", "PNG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("1", "PNG"), ("RGB", "WEBP")]
+    + [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")],
+)
+def test_files_are_decoded_as_for_inference(mode, kind, tmp_path):
+    content = encoded(Image.fromarray(PIXELS).convert(mode), kind)
+    (tmp_path / "image").write_bytes(content)
+    np.testing.assert_array_equal(decoded(content), read_image(tmp_path / "image"))
+
+
+def test_arrays_are_taken_as_they_are():
+    np.testing.assert_array_equal(decoded(PIXELS), PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_photo_on_its_side_is_turned_upright(kind):
     exif = Image.Exif()
     exif[0x0112] = 6
-    content = encoded(PIXELS, exif=exif)
-    upright = decoded_image(Sample("a", content, (30, 20), []))
-    np.testing.assert_array_equal(upright, np.rot90(PIXELS, -1))
+    content = encoded(PIXELS, kind, exif=exif)
+    stored = decoded(encoded(PIXELS, kind))
+    np.testing.assert_array_equal(decoded(content, (30, 20)), np.rot90(stored, -1))
     with pytest.raises(RecordError, match="20x30 pixels, its annotations say 30x20"):
         decoded_image(Sample("a", content, SIZE, []))
 
@@ -101,6 +115,11 @@ def test_a_mask_of_another_size_is_refused(size):
     with pytest.raises(RecordError, match="^sa_1.jpg: a mask") as caught:
         check_sizes(sample)
     assert caught.value.reason == SIZES_DIFFER
+
+
+def test_an_error_passes_between_processes():
+    error = pickle.loads(pickle.dumps(RecordError(BROKEN_IMAGE, "a: wrong")))
+    assert (error.reason, str(error)) == (BROKEN_IMAGE, "a: wrong")
 
 
 def test_the_first_to_blame_is_kept():

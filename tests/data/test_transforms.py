@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from small_datasets import SIZES, random_masks, rectangle
 
 from sam_jax.data.samples import NO_MASK, RecordError, Sample
@@ -14,6 +15,7 @@ from sam_jax.data.transforms import (
     FrameOptions,
     MaskPlacer,
     Placement,
+    batch_of,
     draw_placement,
     framed,
     place_image,
@@ -29,6 +31,13 @@ def sample_of(masks, image=None):
     size_hw = masks[0].shape
     image = np.zeros((*size_hw, 3), np.uint8) if image is None else image
     return Sample("a picture", image, size_hw, [encode_rle(mask) for mask in masks])
+
+
+def made_of(sample, options, rng):
+    """One image's part of a batch."""
+    batch = batch_of([framed(sample, options, rng)], options)
+    names = ("images", "sizes_hw", "masks", "weights")
+    return {name: getattr(batch, name)[0] for name in names}
 
 
 def unpacked(made):
@@ -71,7 +80,8 @@ def test_a_mask_has_the_pixels_under_the_frames_pixel_centres(case):
     assert np.diff(ends)[::2].any() == expected.any()
     if expected.any():
         packed = np.zeros((16, 2), np.uint8)
-        placer.draw(ends, packed)
+        begin, part = placer.draw(ends)
+        packed[: len(part), begin : begin + part.shape[1]] = part
         np.testing.assert_array_equal(packed, np.packbits(expected, axis=-1))
 
 
@@ -80,7 +90,7 @@ def test_the_image_is_resized_as_for_inference_and_padded_with_zeros(size_hw):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     sample = sample_of([rectangle(size_hw, 0, 0, 3, 3), rectangle(size_hw, 2, 3, 7, 9)], image)
-    made = framed(sample, FrameOptions(64, max_area=1.0), rng)
+    made = made_of(sample, FrameOptions(64, max_area=1.0), rng)
     expected = resize_image(image, 64)
     height, width = made["sizes_hw"]
     assert (height, width) == expected.shape[:2]
@@ -92,20 +102,14 @@ def test_the_image_is_resized_as_for_inference_and_padded_with_zeros(size_hw):
 def test_x_and_y_are_not_exchanged():
     # Wide and low, in a picture that is twice as wide as the frame.
     mask = rectangle((60, 128), 10, 20, 20, 100)
-    made = framed(sample_of([mask]), FrameOptions(64), np.random.default_rng(0))
+    made = made_of(sample_of([mask]), FrameOptions(64), np.random.default_rng(0))
     assert made["sizes_hw"].tolist() == [30, 64]
     np.testing.assert_array_equal(unpacked(made)[0], rectangle((64, 64), 5, 10, 10, 50))
 
 
-def test_fields_are_as_a_batch_has_them():
+def test_fewer_masks_than_places_leave_these_empty():
     masks = random_masks(np.random.default_rng(0), (30, 50), 3)
-    made = framed(sample_of(masks), FrameOptions(64, max_masks=5), np.random.default_rng(0))
-    assert {name: (value.shape, value.dtype.name) for name, value in made.items()} == {
-        "images": ((64, 64, 3), "uint8"),
-        "sizes_hw": ((2,), "int32"),
-        "masks": ((5, 64, 8), "uint8"),
-        "weights": ((5,), "float32"),
-    }
+    made = made_of(sample_of(masks), FrameOptions(64, max_masks=5), np.random.default_rng(0))
     assert made["weights"].tolist() == [1, 1, 1, 0, 0]
     assert unpacked(made)[:3].any(axis=(1, 2)).all() and not made["masks"][3:].any()
 
@@ -115,7 +119,7 @@ def test_masks_are_drawn_without_replacement_and_all_alike():
     masks = [rectangle((64, 64), 0, 4 * i, 64, 4 * i + 4) for i in range(12)]
     drawn = np.zeros(12, int)
     for seed in range(300):
-        made = framed(sample_of(masks), FrameOptions(64, 5), np.random.default_rng(seed))
+        made = made_of(sample_of(masks), FrameOptions(64, 5), np.random.default_rng(seed))
         columns = unpacked(made)[:, 0].argmax(axis=1) // 4
         assert len(set(columns.tolist())) == 5
         drawn[columns] += 1
@@ -128,7 +132,7 @@ def test_the_same_numbers_make_the_same_sample():
     image = np.random.default_rng(1).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     options = FrameOptions(64, 4, scale_range=(0.1, 2.0), flip=0.5)
     first, second, other = (
-        framed(sample_of(masks, image), options, np.random.default_rng(seed)) for seed in (7, 7, 8)
+        made_of(sample_of(masks, image), options, np.random.default_rng(seed)) for seed in (7, 7, 8)
     )
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
@@ -143,10 +147,10 @@ def test_masks_of_nearly_everything_and_of_nothing_are_left_out():
     # Between the pixels that are taken when 50 columns become 16.
     lost = rectangle(size_hw, 0, 0, 40, 1)
 
-    made = framed(sample_of([nearly_all, most, empty]), FrameOptions(64), np.random.default_rng(0))
+    made = made_of(sample_of([nearly_all, most, empty]), FrameOptions(64), np.random.default_rng(0))
     assert made["weights"].sum() == 1
     np.testing.assert_array_equal(made["sizes_hw"], resized_hw(size_hw, 64))
-    made = framed(
+    made = made_of(
         sample_of([nearly_all, most, empty]),
         FrameOptions(64, max_area=1.0),
         np.random.default_rng(0),
@@ -178,7 +182,7 @@ def test_masks_follow_their_objects_through_jitter_and_flip(size_hw, flip):
     seen = set()
     for seed in range(60):
         try:
-            made = framed(sample, options, np.random.default_rng(seed))
+            made = made_of(sample, options, np.random.default_rng(seed))
         except RecordError as error:
             assert error.reason == NO_MASK  # the crop is beside it
             continue
@@ -197,7 +201,7 @@ def test_a_mirrored_sample_is_the_mirror_image():
     image = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     mask = random_masks(rng, size_hw, 1)[0]
     plain, mirrored = (
-        framed(sample_of([mask], image), FrameOptions(64, 1, flip=flip), np.random.default_rng(0))
+        made_of(sample_of([mask], image), FrameOptions(64, 1, flip=flip), np.random.default_rng(0))
         for flip in (0.0, 1.0)
     )
     np.testing.assert_array_equal(mirrored["images"][:48], plain["images"][:48, ::-1])
@@ -227,7 +231,7 @@ def test_jitter_draws_every_scale_and_every_crop():
 
 
 def test_a_crop_of_the_image_is_the_same_as_resizing_all_of_it_and_cutting():
-    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
     whole = place_image(image, Placement((90, 128), (0, 0), (90, 128), False))
     part = place_image(image, Placement((90, 128), (13, 40), (64, 64), False))
     # Where the filter's centre lies is computed from the box: it may be rounded differently.

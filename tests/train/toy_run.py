@@ -19,7 +19,7 @@ from sam_jax.train.config import RunOptions
 from sam_jax.train.loop import Job, run_folder, run_job
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.run_checkpoints import RunCheckpoints
-from sam_jax.train.step import Summed
+from sam_jax.train.state import Summed
 
 STEPS, EVERY, BATCH = 23, 5, 4
 

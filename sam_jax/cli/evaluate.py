@@ -1,0 +1,237 @@
+"""`sam-jax evaluate`: a model on a dataset with masks, as the paper evaluates it."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_jax.cli.loading import (
+    checkpoint_option,
+    dtype_option,
+    find_checkpoint,
+    load_segmenter,
+    mention_default,
+)
+from sam_jax.cli.output_files import FILE, check_output_folder, written_together
+from sam_jax.cli.progress import ProgressBar
+from sam_jax.errors import InputError
+from sam_jax.version import __version__
+
+if TYPE_CHECKING:
+    from sam_jax.evaluate.selection import EvaluatedImage, SelectedImages
+    from sam_jax.evaluate.tasks import Task
+
+# As in `evaluate.tasks`, which brings JAX.
+TASKS = ("points", "boxes")
+BASELINES = ("flood-fill", "random-walker", "filled-box", "grabcut")
+FORMAT_VERSION = 1
+
+
+def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers from 1, such as 1,3,9")
+    return tuple(numbers)
+
+
+@click.command(short_help="IoU on a dataset, as in the paper.")
+@click.argument("dataset", type=FILE)
+@click.option(
+    "--annotations",
+    type=FILE,
+    metavar="FILE",
+    help="The JSON file of COCO instances, where DATASET has several or is the images' folder.",
+)
+@checkpoint_option
+@dtype_option
+@click.option(
+    "--task",
+    "task_names",
+    type=click.Choice(TASKS),
+    multiple=True,
+    help="What to evaluate; may be repeated.  [default: points, boxes]",
+)
+@click.option(
+    "--clicks",
+    default="1,2,3,5,9",
+    show_default=True,
+    callback=_numbers,
+    metavar="N,N,...",
+    help="After how many clicks to measure.",
+)
+@click.option(
+    "--first-click",
+    type=click.Choice(["centre", "random"]),
+    default="centre",
+    show_default=True,
+    help="Where the first click is in an object.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    type=click.Choice(BASELINES),
+    multiple=True,
+    help="What needs no model, for comparison; may be repeated.",
+)
+@click.option(
+    "--max-images", type=click.IntRange(1), metavar="N", help="Only N images, chosen at random."
+)
+@click.option(
+    "--max-masks",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of each image only N objects, chosen at random.",
+)
+@click.option(
+    "--min-area",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="PX",
+    help="Leave out objects of fewer pixels.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all chance.")
+@click.option(
+    "--output",
+    type=FILE,
+    metavar="DIR",
+    help="Also write results.json, results.csv with every object, and charts there.",
+)
+def evaluate(
+    dataset: Path,
+    annotations: Path | None,
+    checkpoint: str | None,
+    dtype: str,
+    task_names: tuple[str, ...],
+    clicks: tuple[int, ...],
+    first_click: str,
+    baselines: tuple[str, ...],
+    max_images: int | None,
+    max_masks: int | None,
+    min_area: int,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Measures how well masks agree with those of DATASET: mean IoU over its objects.
+
+    DATASET is a folder of SA-1B (images with a JSON file each), its tar files, or COCO instances.
+    Masks are compared at the image's own size.
+
+    points: clicks on every object, the first in its centre, each further one in the greatest error
+    that is left. After the first click the most confident of three masks counts; click 1 oracle is
+    the best of them. boxes: the object's own box, the most confident of three masks and the best of
+    them; refined is after the most confident mask was given back together with the box.
+    """
+    from sam_jax.data.layouts import open_dataset
+    from sam_jax.evaluate.selection import SelectedImages, Selection
+    from sam_jax.evaluate.tasks import TaskOptions, make_tasks
+
+    if output is not None:
+        check_output_folder(output)
+    chosen = TaskOptions(clicks, first_click == "random", seed, tuple(dict.fromkeys(baselines)))
+    tasks = make_tasks(task_names or TASKS, chosen)
+    selection = Selection(max_images, max_masks, min_area, seed)
+    opened = open_dataset(dataset, annotations)
+    path = find_checkpoint(checkpoint)
+    mention_default(checkpoint)
+    segmenter = load_segmenter(path, dtype)
+    click.echo(opened.description)
+    images = SelectedImages(opened, selection, segmenter)
+    objects = _evaluated(images, tasks)
+    _show(images, objects, tasks)
+    if output is not None:
+        about = {
+            "dataset": str(dataset),
+            "annotations": None if annotations is None else str(annotations),
+            "checkpoint": checkpoint or path.name,
+            "fingerprint": segmenter.fingerprint,
+            "dtype": dtype,
+            "options": asdict(chosen) | asdict(selection),
+        }
+        _write(output, images, objects, tasks, about)
+        click.echo(f"written to {output}")
+
+
+def _evaluated(images: "SelectedImages", tasks: "Mapping[str, Task]") -> list[tuple[str, int, int]]:
+    """Runs all tasks; image, number and area of every object.
+
+    Raises:
+      InputError: no image can be used.
+    """
+    objects = []
+    with ProgressBar("evaluating", "images", images.total) as bar:
+        for done, image in enumerate(images, 1):
+            for task in tasks.values():
+                task.add(image)
+            objects += _about_objects(image)
+            bar.update(done)
+    if not objects:
+        raise InputError(f"no image can be evaluated: {'; '.join(images.messages)}")
+    return objects
+
+
+def _about_objects(image: "EvaluatedImage") -> list[tuple[str, int, int]]:
+    return [
+        (image.name, number, area) for number, area in zip(image.objects, image.areas, strict=True)
+    ]
+
+
+def _show(images: "SelectedImages", objects: list, tasks: "Mapping[str, Task]") -> None:
+    if skipped := images.skipped.total():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in images.skipped.items())
+        click.echo(f"{skipped} images left out: {reasons}; {'; '.join(images.messages)}", err=True)
+    if images.small_objects:
+        click.echo(f"{images.small_objects} objects left out for their area", err=True)
+    click.echo(f"{len(objects)} objects in {images.taken} images")
+    for name, task in tasks.items():
+        click.echo(f"\n{name}")
+        for line in task.lines():
+            click.echo(line)
+
+
+def _write(
+    folder: Path,
+    images: "SelectedImages",
+    objects: list[tuple[str, int, int]],
+    tasks: "Mapping[str, Task]",
+    about: dict[str, Any],
+) -> None:
+    values = {
+        "format_version": FORMAT_VERSION,
+        "sam_jax": __version__,
+        **about,
+        "images": images.taken,
+        "objects": len(objects),
+        "images_left_out": dict(images.skipped),
+        "objects_left_out_for_area": images.small_objects,
+        "tasks": {name: task.values() for name, task in tasks.items()},
+    }
+    with written_together(folder) as aside:
+        (aside / "results.json").write_text(json.dumps(values, indent=1))
+        (aside / "results.csv").write_bytes(_table(objects, tasks))
+        for task in tasks.values():
+            for name, picture in task.pictures().items():
+                picture.save(aside / name)
+
+
+def _table(objects: list[tuple[str, int, int]], tasks: "Mapping[str, Task]") -> bytes:
+    """A line for each object, with its values in all tasks."""
+    columns: dict[str, list[float]] = {}
+    for task in tasks.values():
+        columns |= task.columns()
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "object", "area", *columns])
+    numbers = ([f"{value:.6f}" for value in column] for column in columns.values())
+    for about, *found in zip(objects, *numbers, strict=True):
+        writer.writerow([*about, *found])
+    # A file name may hold bytes that are no text.
+    return text.getvalue().encode("utf-8", "surrogateescape")

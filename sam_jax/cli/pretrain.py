@@ -1,0 +1,33 @@
+"""`sam-jax pretrain`: a masked autoencoder from a folder of images."""
+
+from pathlib import Path
+
+import click
+
+from sam_jax.cli.output_files import FILE
+from sam_jax.cli.train import changes_option
+
+
+@click.command(short_help="Pre-trains an image encoder.")
+@click.argument("config")
+@click.option(
+    "--output",
+    type=FILE,
+    required=True,
+    metavar="DIR",
+    help="Folder of the run: checkpoints, metrics, and at the end model.npz. The same call again "
+    "goes on from the newest checkpoint.",
+)
+@changes_option
+def pretrain(config: str, output: Path, changes: tuple[str, ...]) -> None:
+    """Pre-trains an encoder as CONFIG says: a TOML file, or a recipe (mae_vit_b, mae_vit_l, ...).
+
+    A masked autoencoder sees a quarter of each image's patches and paints the rest; no masks are
+    needed. `sam-jax train --set model.mae=DIR/model.npz` starts from its encoder.
+    """
+    from sam_jax.train.config import read_values
+    from sam_jax.train.pretrain import pretrain_config, pretrain_run
+
+    options = pretrain_config(read_values(config, changes))
+    path = pretrain_run(options, output, click.echo)
+    click.echo(f"written to {path}")

@@ -1,0 +1,189 @@
+"""`sam-jax train` and `pretrain`: a toy model from a toy dataset to a checkpoint that segments."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_jax import Segmenter
+from sam_jax.checkpoints import load_checkpoint
+from sam_jax.formats.rle import encode_rle
+from sam_jax.formats.sa1b import write_sa1b
+
+pytest.importorskip("grain")
+
+CONFIG = """
+[model]
+name = "test"
+dtype = "float32"
+remat = false
+decoder_dropout = 0.0
+
+[data]
+path = "photos"
+batch_size = 2
+max_masks = 2
+workers = 0
+
+[optimizer]
+steps = 4
+warmup_steps = 0
+decay_steps = []
+
+[simulation]
+correction_points = 0
+
+[run]
+log_every = 2
+checkpoint_every = 2
+picture_every = 3
+"""
+PRETRAINING = """
+[model]
+name = "test"
+dtype = "float32"
+
+[data]
+path = "photos"
+batch_size = 2
+
+[optimizer]
+steps = 2
+warmup_steps = 0
+schedule = "cosine"
+
+[run]
+log_every = 1
+"""
+
+
+def mask_record(mask):
+    ys, xs = np.nonzero(mask)
+    x, y = int(xs.min()), int(ys.min())
+    return {
+        "segmentation": encode_rle(mask),
+        "area": int(mask.sum()),
+        "bbox": [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1],
+        "predicted_iou": 0.9,
+        "stability_score": 0.9,
+        "crop_box": [0, 0, mask.shape[1], mask.shape[0]],
+        "point_coords": [[float(x), float(y)]],
+    }
+
+
+@pytest.fixture
+def photos(folder):
+    """Three images with two rectangles each, one of them with a broken JSON file."""
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for number in (1, 2, 3):
+        image = rng.integers(0, 256, (40, 70, 3), dtype=np.uint8)
+        records = []
+        for left in (5, 40):
+            mask = np.zeros((40, 70), bool)
+            mask[8:30, left : left + 20] = True
+            image[mask] = (200, 40, left)
+            records.append(mask_record(mask))
+        Image.fromarray(image).save(f"photos/sa_{number}.png")
+        write_sa1b(
+            f"photos/sa_{number}.json",
+            records,
+            file_name=f"sa_{number}.png",
+            size_hw=(40, 70),
+            image_id=number,
+        )
+    Path("photos/sa_3.json").write_text("{")
+    Path("run.toml").write_text(CONFIG)
+    return Path("photos")
+
+
+def metrics(run_folder):
+    return [json.loads(line) for line in Path(run_folder, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(run, photos):
+    result = run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=4")
+    assert "step 4 of 4" in result.stdout and result.stdout.endswith("written to out/model\n")
+    records = metrics("out")
+    assert [record["step"] for record in records] == [2, 4]
+    assert len(records[-1]["iou"]) == 3 and records[-1]["skipped_records"] >= 1
+    assert all(np.isfinite(record["loss"]) for record in records)
+    with Image.open("out/pictures/step_0000003.jpg") as picture:
+        assert picture.width > picture.height / 2
+    assert any(Path("out/tensorboard").iterdir())
+    segmenter = Segmenter.load("out/model")
+    found = segmenter.predict(segmenter.encode("photos/sa_1.png"), points=[[10, 15]], labels=[1])
+    assert found.masks.shape == (1, 3, 40, 70)
+
+    # Again: nothing is left to be done, and the model is the same.
+    before = load_checkpoint("out/model").fingerprint
+    again = run("train", "run.toml", "--output", "out", "--set", "run.log_every=1")
+    assert "going on from step 4" in again.stdout
+    assert load_checkpoint("out/model").fingerprint == before
+
+    other = run.refused("train", "run.toml", "--output", "out", "--set", "run.seed=1")
+    assert "another configuration (run.seed)" in other
+    longer = run.refused("train", "run.toml", "--output", "out", "--set", "optimizer.steps=6")
+    assert "optimizer.steps" in longer
+
+
+def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
+    changes = (f"model.checkpoint={checkpoint}", 'optimizer.frozen=["^image_encoder/"]')
+    options = [word for change in changes for word in ("--set", change)]
+    run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=2", *options)
+    old, new = (load_checkpoint(path).params["params"] for path in (checkpoint, "out/model"))
+    for name in ("blocks_0", "neck"):
+        found, expected = new["image_encoder"][name], old["image_encoder"][name]
+        assert str(found) == str(expected)
+    changed = new["mask_decoder"]["iou_token"] - old["mask_decoder"]["iou_token"]
+    assert np.abs(changed).max() > 1e-5
+
+
+def test_overfitting_repeats_one_batch(run, photos):
+    Path("photos/sa_3.json").unlink()
+    args = ("--overfit", 2, "--set", "optimizer.steps=2", "--set", "run.log_every=1")
+    run("train", "run.toml", "--output", "out", *args)
+    assert json.loads(Path("out/config.json").read_text())["data"]["overfit"] == 2
+
+
+def test_an_encoder_is_pre_trained_and_started_from(run, photos):
+    Path("mae.toml").write_text(PRETRAINING)
+    result = run("pretrain", "mae.toml", "--output", "mae")
+    assert result.stdout.endswith("written to mae/model.npz\n")
+    losses = [record["loss"] for record in metrics("mae")]
+    assert len(losses) == 2 and all(0.5 < loss < 2 for loss in losses)
+    args = ("--set", "model.mae=mae/model.npz", "--set", "optimizer.steps=1")
+    run("train", "run.toml", "--output", "out", *args, "--set", "optimizer.learning_rate=1e-12")
+    with np.load("mae/model.npz") as file:
+        bias = file["params/image_encoder/blocks_1/mlp/lin1/bias"]
+        kernel = file["params/image_encoder/blocks_1/mlp/lin1/kernel"]
+    block = load_checkpoint("out/model").params["params"]["image_encoder"]["blocks_1"]
+    np.testing.assert_allclose(block["mlp"]["lin1"]["kernel"], kernel, atol=1e-6)
+    np.testing.assert_allclose(block["mlp"]["lin1"]["bias"], bias, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["data.path=nowhere"], "there is no dataset at nowhere"),
+        (["data.path=empty"], "empty is no dataset that is known"),
+        (["model.checkpoint=nowhere"], "nowhere"),
+        (["model.mae=run.toml"], "run.toml is no file that sam-jax pretrain wrote"),
+        (["run.model=3"], "model=3"),
+        (["data.batch_size=3", "run.accumulate=2"], "no multiple of accumulate=2"),
+        (['optimizer.frozen=["nothing"]'], "'nothing' matches no parameter"),
+        (["model.name=vit_z"], "model.name must be one of"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run, photos, changes, message):
+    Path("empty").mkdir()
+    options = [word for change in changes for word in ("--set", change)]
+    assert message in run.refused("train", "run.toml", "--output", "out", *options)
+    assert not Path("out/model").exists()
+
+
+def test_a_missing_configuration_names_the_recipes(run, photos):
+    message = run.refused("train", "nothing.toml", "--output", "out")
+    assert "vit_b" in message and not Path("out").exists()

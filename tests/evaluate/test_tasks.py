@@ -1,0 +1,108 @@
+"""Tasks on images with more objects than are in memory at once."""
+
+import sys
+
+import numpy as np
+import pytest
+from fake_predictors import FakePredictor
+
+from sam_jax.errors import InputError
+from sam_jax.evaluate.baselines import FloodFill
+from sam_jax.evaluate.selection import EvaluatedImage
+from sam_jax.evaluate.tasks import CHUNK, TaskOptions, make_tasks
+from sam_jax.formats.rle import mask_to_counts
+
+SIZE = (40, 90)
+
+
+class FakeSegmenter(FakePredictor):
+    def encode(self, pixels):
+        return pixels.shape
+
+
+def tiles():
+    """More than a chunk of squares of 4 pixels a side, apart from each other."""
+    truths = []
+    for top in range(1, SIZE[0] - 4, 7):
+        for left in range(2, SIZE[1] - 4, 11):
+            mask = np.zeros(SIZE, bool)
+            mask[top : top + 4, left : left + 4] = True
+            truths.append(mask)
+    assert CHUNK < len(truths) < 2 * CHUNK
+    return truths
+
+
+def image_of(truths, segmenter, index=0):
+    pixels = np.full((*SIZE, 3), 20, np.uint8)
+    for truth in truths:
+        pixels[truth] = 200
+    counts = [mask_to_counts(truth) for truth in truths]
+    return EvaluatedImage("tiles", index, pixels, range(len(truths)), counts, segmenter)
+
+
+def partly(truths):
+    """For object i, i % 5 of its 4 rows: an IoU that tells it."""
+
+    def masks_of(one, call):
+        mask = truths[one].copy()
+        mask[np.flatnonzero(mask.any(axis=1))[one % 5 :]] = False
+        return [mask] * 3
+
+    return masks_of
+
+
+def test_objects_are_taken_in_chunks_and_stay_in_order():
+    truths = tiles()
+    segmenter = FakeSegmenter(truths, partly(truths))
+    options = TaskOptions(clicks=(1,), baselines=("flood-fill", "filled-box"))
+    tasks = make_tasks(("boxes", "points"), options)
+    assert list(tasks) == ["points", "boxes"]
+    for task in tasks.values():
+        task.add(image_of(truths, segmenter))
+    counts = [len(c["boxes"] if c["points"] is None else c["points"]) for c in segmenter.calls]
+    rest = len(truths) - CHUNK
+    assert counts == [CHUNK, rest, CHUNK, CHUNK, rest, rest]
+
+    expected = [one % 5 / 4 for one in range(len(truths))]
+    columns = tasks["points"].columns()
+    assert columns["sam click_1"] == columns["sam click_1_oracle"] == expected
+    assert columns["flood-fill click_1"] == [1.0] * len(truths)
+    boxes = tasks["boxes"].columns()
+    assert boxes["sam box"] == boxes["sam box_refined"] == expected
+    assert tasks["points"].values()["mean_iou"]["sam"]["click_1"] == np.mean(expected)
+    # Every measure has a column; what a method does not have stays empty.
+    title, _, sam, filled = tasks["boxes"].lines()
+    assert title == "| mean IoU | box | box oracle | box refined |"
+    assert filled == "| filled-box | 1.000 |  |  |"
+    assert sam.count(f"{np.mean(expected):.3f}") == 3
+
+
+def test_all_methods_get_the_same_random_clicks(monkeypatch):
+    truths = tiles()
+    segmenter = FakeSegmenter(truths, partly(truths))
+    clicked = []
+    answer = FloodFill.answer
+
+    def remembered(self, objects, points, labels):
+        clicked.append(points)
+        return answer(self, objects, points, labels)
+
+    monkeypatch.setattr(FloodFill, "answer", remembered)
+    options = TaskOptions(clicks=(1,), random_first=True, seed=3, baselines=("flood-fill",))
+    (task,) = make_tasks(("points",), options).values()
+    task.add(image_of(truths, segmenter))
+    task.add(image_of(truths, segmenter, index=1))
+    ours = [call["points"] for call in segmenter.calls]
+    assert len(ours) == len(clicked) == 4
+    for one, other in zip(ours, clicked, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # Another image, other clicks.
+    assert (ours[0] != ours[2]).any()
+
+
+def test_a_baseline_that_cannot_run_is_refused_before_any_work(monkeypatch):
+    with pytest.raises(InputError, match="add --task boxes"):
+        make_tasks(("points",), TaskOptions(baselines=("filled-box",)))
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InputError, match="pip install opencv-python-headless"):
+        make_tasks(("boxes",), TaskOptions(baselines=("grabcut",)))

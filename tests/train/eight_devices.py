@@ -1,0 +1,140 @@
+"""What `test_step.py` runs in a process of its own, where JAX has eight devices."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_jax import InputError
+from sam_jax.configs import TEST
+from sam_jax.data.batches import TrainingBatch
+from sam_jax.models.sam import Sam
+from sam_jax.sharding import MODEL, make_mesh, split_heads
+from sam_jax.train import placement
+from sam_jax.train.interactive import InteractiveOptions
+from sam_jax.train.jobs import random_variables
+from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
+from sam_jax.train.simulation import SimulationOptions
+from sam_jax.train.step import initial_state, make_update
+from sam_jax.train.tasks import interactive_loss
+
+CONFIG = replace(TEST, name="small", image_size=64, decoder_depth=1)
+DEPTH = CONFIG.image_encoder.depth
+B, P = 8, 2
+OPTIONS = InteractiveOptions(SimulationOptions(correction_points=1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def divide_everything():
+    assert jax.device_count() == 8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement, "_DIVIDED_FROM", 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((B, P, 64, 64), bool)
+    for mask in masks.reshape(-1, 64, 64):
+        y, x = rng.integers(0, 40, 2)
+        mask[y : y + 22, x : x + 13] = True
+    return TrainingBatch(
+        images=rng.integers(0, 256, (B, 64, 64, 3), dtype=np.uint8),
+        sizes_hw=np.tile(np.array([64, 50], np.int32), (B, 1)),
+        masks=np.packbits(masks, axis=-1),
+        weights=np.array([[1.0, 0.0], [1.0, 1.0]] * (B // 2), np.float32),
+    )
+
+
+def prepared(sizes, accumulate=1):
+    mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+    model = Sam(
+        CONFIG,
+        remat=True,
+        drop_path=0.5,
+        decoder_dropout=0.2,
+        model_axis=MODEL if sizes[1] > 1 else None,
+    )
+    variables = split_heads(CONFIG, random_variables(CONFIG, seed=1))
+    # Adam makes steps of one size from gradients that rounding alone tells from zero: small ones,
+    # lest the second update be another because of them.
+    options = OptimizerOptions(warmup_steps=0, learning_rate=1e-9)
+    optimizer = make_optimizer(options, variables["params"], DEPTH)
+    state = initial_state(variables, optimizer, seed=2)
+    update = make_update(interactive_loss(model, OPTIONS), optimizer, mesh, accumulate)
+    return placement.compile_update(update, state, mesh), state, mesh
+
+
+def run(sizes, batch, accumulate=1):
+    update, state, mesh = prepared(sizes, accumulate)
+    state = jax.device_put(state, placement.state_shardings(state, mesh))
+    placed = jax.device_put(batch, placement.batch_sharding(mesh))
+    compiled = update.lower(state, placed).compile()
+    for _ in range(2):  # the second with other random numbers
+        state, metrics = compiled(state, placed)
+    return *jax.device_get((state, metrics)), compiled.as_text()
+
+
+@pytest.fixture(scope="module")
+def single(batch):
+    return run((1, 1), batch)
+
+
+@pytest.mark.parametrize("sizes, accumulate", [((8, 1), 1), ((2, 2), 2)])
+def test_any_mesh_makes_the_same_update(sizes, accumulate, single, batch):
+    state, metrics, text = run(sizes, batch, accumulate)
+    expected, expected_metrics, _ = single
+    for name in ("loss", "gradient_norm", "focal", "dice", "iou_error"):
+        # Sums of float32 in another order.
+        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-4, err_msg=name)
+    assert metrics["finite"] and state.step == 2
+    moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
+    wanted = [x for x in jax.tree.leaves(expected.opt_state) if x.ndim]
+    largest = max(np.abs(x).max() for x in wanted)
+    for one, other in zip(moments, wanted, strict=True):
+        # Gradients and their squares; likewise.
+        np.testing.assert_allclose(one, other, atol=1e-4 * largest)
+    if sizes == (8, 1):
+        only_gathers_and_sums(text, state.params, make_mesh(*sizes))
+
+
+def only_gathers_and_sums(text, params, mesh):
+    """Devices meet to gather parameters and to add up their gradients, and for nothing else."""
+    names = r" (all-\w+|collective-[\w-]+|reduce-scatter|ragged-[\w-]+|send|recv)(?:-start)?\("
+    found = re.findall(names, text)
+    specs = jax.tree.leaves(placement.specs(params, mesh))
+    divided = sum("data" in spec for spec in specs)
+    assert divided > 20
+    assert found.count("all-gather") <= divided and found.count("reduce-scatter") <= divided
+    assert set(found) == {"all-gather", "reduce-scatter", "all-reduce"}
+
+
+def test_large_parameters_and_their_moments_are_divided_over_all_devices():
+    _, state, mesh = prepared((4, 2))
+    placed = jax.device_put(state, placement.state_shardings(state, mesh))
+    block = placed.params["image_encoder"]["blocks_0"]
+    shapes = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, block)
+    assert shapes["attn"]["qkv"]["kernel"] == (8, 3, 1, 16)
+    assert shapes["mlp"]["lin1"]["kernel"] == (8, 32)
+    assert shapes["mlp"]["lin1"]["bias"] == (32,)
+    whole = sum(x.size for x in jax.tree.leaves(state.opt_state))
+    part = sum(x.addressable_shards[0].data.size for x in jax.tree.leaves(placed.opt_state))
+    assert part < 0.3 * whole
+
+
+def test_batches_that_do_not_fit_are_refused():
+    mesh = make_mesh(4, 2)
+    placement.check_batch_size(24, 3, mesh)
+    with pytest.raises(InputError, match="batch_size 10 is no multiple.*data=4; 12 is"):
+        placement.check_batch_size(10, 1, mesh)
+
+
+def test_a_whole_tree_comes_back():
+    mesh = make_mesh(8, 1)
+    tree = {"kernel": jnp.arange(128.0).reshape(16, 8)}
+    placed = jax.device_put(tree, placement.state_shardings(tree, mesh))
+    np.testing.assert_array_equal(placement.whole(placed, mesh)["kernel"], tree["kernel"])

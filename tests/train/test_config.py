@@ -1,0 +1,117 @@
+"""Configuration files: strict, with the paper's numbers in the recipes."""
+
+from dataclasses import asdict
+
+import pytest
+
+from sam_jax import InputError
+from sam_jax.train.config import config_from_values, differences, read_values
+from sam_jax.train.pretrain import pretrain_config
+
+DATA = {"data": {"path": "photos"}}
+
+
+def read(source, *changes):
+    return config_from_values(read_values(source, ["data.path=photos", *changes]))
+
+
+def test_recipes_have_the_papers_numbers():
+    """Appendix A of the paper; the fractions of the schedule are ViT-H's where it is silent."""
+    expected = {
+        "vit_h": (256, 90_000, (60_000, 86_666), 8e-4, 0.8, 0.4),
+        "vit_l": (128, 180_000, (120_000, 173_333), 4e-4, 0.8, 0.4),
+        "vit_b": (128, 180_000, (120_000, 173_333), 8e-4, 0.6, 0.6),
+    }
+    for name, numbers in expected.items():
+        config = read(name)
+        o, m = config.optimizer, config.model
+        found = (config.data.batch_size, o.steps, o.decay_steps, o.learning_rate, o.layer_decay)
+        assert (*found, m.drop_path) == numbers
+        assert (m.name, m.dtype, m.decoder_dropout) == (name, "bfloat16", 0.1)
+        assert (o.warmup_steps, o.weight_decay, o.beta1, o.beta2) == (250, 0.1, 0.9, 0.999)
+        assert (o.schedule, o.decay_factor, o.clip_norm, o.frozen) == ("step", 0.1, 0.0, ())
+        assert (config.data.max_masks, config.data.max_mask_area) == (64, 0.9)
+        assert (config.data.jitter, config.data.flip) == ((), False)
+        s, losses = config.simulation, config.losses
+        assert (s.correction_points, s.box_probability) == (8, 0.5)
+        assert (s.box_noise, s.max_box_noise, s.box_noise_kind) == (0.1, 20.0, "gaussian")
+        assert (losses.focal_weight, losses.dice_weight, losses.iou_weight) == (20.0, 1.0, 1.0)
+        assert (losses.focal_alpha, losses.focal_gamma, losses.iou_of) == (0.25, 2.0, "chosen")
+        assert not config.detach_feedback
+
+
+@pytest.mark.parametrize("name, patch", [("vit_b", 16), ("vit_l", 16), ("vit_h", 14)])
+def test_pre_training_recipes_have_the_papers_numbers(name, patch):
+    config = pretrain_config(read_values(f"mae_{name}", ["data.path=photos"]))
+    o = config.optimizer
+    assert config.architecture.name == name and config.architecture.patch_size == patch
+    assert (config.data.batch_size, config.model.mask_ratio) == (4096, 0.75)
+    assert (o.learning_rate, o.beta1, o.beta2, o.weight_decay) == (2.4e-3, 0.9, 0.95, 0.05)
+    assert (o.schedule, o.warmup_start, o.layer_decay, o.clip_norm) == ("cosine", 0.0, 1.0, 0.0)
+    updates = 1_281_167 // 4096
+    assert (o.steps, o.warmup_steps) == (1600 * updates, 40 * updates)
+
+
+def test_changes_are_toml_or_plain_text():
+    config = read(
+        "vit_b",
+        "optimizer.steps=7",
+        "data.jitter=[0.1, 2]",
+        "data.flip=true",
+        "model.name=vit_l",
+        'optimizer.frozen=["^image_encoder/"]',
+        "detach_feedback=true",
+    )
+    assert config.optimizer.steps == 7 and config.model.name == "vit_l"
+    assert config.data.jitter == (0.1, 2.0) and config.data.flip and config.detach_feedback
+    assert config.optimizer.frozen == ("^image_encoder/",)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("optimizer.step=7", r"optimizer.step is unknown; did you mean steps"),
+        ("optimiser.steps=7", r"optimiser is unknown; did you mean optimizer"),
+        ("optimizer.steps=7.5", r"optimizer.steps must be a whole number, not 7.5"),
+        ("optimizer.steps=true", r"optimizer.steps must be a whole number, not True"),
+        ("optimizer.learning_rate=fast", r"optimizer.learning_rate must be a number, not 'fast'"),
+        ("optimizer.schedule=linear", r"must be one of step, cosine, not 'linear'"),
+        ("optimizer.decay_steps=5", r"optimizer.decay_steps must be a list, not 5"),
+        ("optimizer.learning_rate=0", r"learning_rate must be above 0"),
+        ("data.path.more=1", r"path is a value, not a table"),
+        ("model.name=vit_x", r"model.name must be one of vit_b"),
+        ("data.jitter=[2, 0.1]", r"0 < least <= greatest"),
+        ("run.keep=1", r"run.keep must be at least 2"),
+        ("steps", r"'steps' is no change; write table.key=value"),
+        ("model.mae=x", None),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(change, message):
+    if message is None:
+        assert read("vit_b", change).model.mae == "x"
+        return
+    with pytest.raises(InputError, match=message) as error:
+        read("vit_b", change)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_missing_or_no_toml_are_refused(tmp_path):
+    with pytest.raises(InputError, match="give a TOML file, or one of .*vit_b"):
+        read_values("nowhere.toml")
+    path = tmp_path / "bad.toml"
+    path.write_text("[model\n")
+    with pytest.raises(InputError, match="no TOML file"):
+        read_values(str(path))
+    with pytest.raises(InputError, match=r"data.path is missing"):
+        config_from_values({})
+    with pytest.raises(InputError, match=r"both|exclude"):
+        config_from_values({**DATA, "model": {"checkpoint": "tiny", "mae": "x.npz"}})
+    with pytest.raises(InputError, match=r"model must be a table"):
+        config_from_values({**DATA, "model": 3})
+
+
+def test_differences_are_named_by_table_and_key():
+    one = config_from_values(DATA)
+    other = read("vit_b", "run.log_every=3")
+    found = differences(asdict(one), asdict(other))
+    assert "run.log_every" in found and "model.name" in found and "data.path" not in found
