@@ -130,7 +130,8 @@ def merge_lora(
             size * count if axis == MODEL else size
             for size, axis in zip(kernel.shape, _padded(specs.get(path, ()), kernel), strict=True)
         )
-        delta = _delta(path, whole, updates[name], updates[f"{path}/{UP}"], options)
+        down, up = jnp.asarray(updates[name]), jnp.asarray(updates[f"{path}/{UP}"])
+        delta = _delta(path, whole, down, up, options)
         for axis, (size, all_) in enumerate(zip(kernel.shape, whole, strict=True)):
             if size != all_:
                 start = jax.lax.axis_index(model_axis) * size
