@@ -226,6 +226,8 @@ def _check_arrays(
                 f"{path} does not fit the model: {name[:200]} is {values.dtype} {values.shape}, "
                 f"expected is {expected.get(name, 'no such entry')}"
             )
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{path} is damaged: {name} is not finite")
     incomplete = [name for name in expected if name.startswith("lora/") and name not in flat]
     if incomplete:
         raise CheckpointError(f"{path} does not fit the model: {incomplete[0]} is missing")
