@@ -13,11 +13,43 @@ from training_photos import CONFIG, write_photos
 from sam_jax import Segmenter
 from sam_jax.checkpoints import load_checkpoint, save_checkpoint
 from sam_jax.configs import TEST
+from sam_jax.train import loop
 from sam_jax.train.run_log import RunLog
 
 pytest.importorskip("grain")
 
 KERNELS = {f"image_encoder/blocks_{i}/attn/qkv/kernel" for i in range(2)}
+DECODER = ("tune.method=decoder", "optimizer.frozen=['iou_prediction_head']", "run.picture_every=0")
+LORA = ("tune.method=lora", "tune.lora_rank=2", "tune.lora_targets=['k']")
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Updates that were compiled, by their text."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch, programs):
+    """Runs take updates over from each other: they cost far more to compile than to run."""
+    compile_update = loop.compile_update
+
+    def replaced(update, state, mesh):
+        jitted, found = compile_update(update, state, mesh), []
+
+        def call(state, batch):
+            if not found:
+                lowered = jitted.lower(state, batch)
+                text = lowered.as_text()
+                if text not in programs:
+                    options = {"xla_backend_optimization_level": 0}
+                    programs[text] = lowered.compile(compiler_options=options)
+                found.append(programs[text])
+            return found[0](state, batch)
+
+        return call
+
+    monkeypatch.setattr(loop, "compile_update", replaced)
 
 
 @pytest.fixture
@@ -27,7 +59,7 @@ def tune(run, folder, checkpoint):
     Path("run.toml").write_text(CONFIG)
 
     def call(*changes, output="out", command=run):
-        start = (f"model.checkpoint={checkpoint}", "optimizer.steps=2", "run.log_every=1")
+        start = (f"model.checkpoint={checkpoint}", "model.drop_path=0", "optimizer.steps=2")
         options = [word for change in (*start, *changes) for word in ("--set", change)]
         return command("train", "run.toml", "--output", output, *options)
 
@@ -47,8 +79,12 @@ def losses(output):
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_a_decoder_alone(tune, checkpoint):
-    result = tune("tune.method=decoder", "optimizer.frozen=['iou_prediction_head']")
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
+
+
+def test_a_decoder_alone_and_on_cached_embeddings(tune, checkpoint):
+    result = tune(*DECODER, "run.log_every=1")
     assert "the adapter is in out/adapter\n" in result.stdout
     names = changed(checkpoint, "out/model")
     assert "mask_decoder/iou_token" in names
@@ -58,10 +94,39 @@ def test_a_decoder_alone(tune, checkpoint):
         assert names <= {name.removeprefix("params/") for name in arrays.files}
         assert not any("iou_prediction_head" in name for name in arrays.files)
 
+    cached = (*DECODER, "tune.cached_embeddings=kept", "run.log_every=1")
+    tune(*cached, output="cached")
+    files = times("kept")
+    assert len(files) == 2
+    # An image alone and in a batch is encoded by different programs, and so is rounded differently;
+    # the second loss has an update in between, where Adam divides gradients by their own size.
+    np.testing.assert_allclose(losses("cached"), losses("out"), rtol=1e-4)
+    assert changed(checkpoint, "cached/model") == names
 
-def test_updates_of_the_encoder_alone_and_their_adapter(tune, run, checkpoint, other_checkpoint):
-    tune("tune.method=lora", "tune.lora_rank=2", "optimizer.frozen=['^mask_decoder/']")
-    assert changed(checkpoint, "out/model") == KERNELS
+    # Another run encodes nothing again but what is damaged.
+    first = min(files)
+    first.write_bytes(b"damaged")
+    tune(*cached, "run.seed=1", output="later")
+    now = times("kept")
+    assert now.keys() == files.keys()
+    assert [path for path in files if now[path] != files[path]] == [first]
+    assert first.stat().st_size > 1000
+
+
+def test_low_rank_updates_their_adapter_and_the_merged_model(
+    tune, run, checkpoint, other_checkpoint
+):
+    tune(*LORA)
+    names = changed(checkpoint, "out/model")
+    assert KERNELS < names and "mask_decoder/iou_token" in names
+    assert all(name in KERNELS or name.startswith("mask_decoder/") for name in names)
+    kernels = (
+        load_checkpoint(path).params["params"]["image_encoder"]["blocks_0"]["attn"]["qkv"]["kernel"]
+        for path in (checkpoint, "out/model")
+    )
+    width = TEST.image_encoder.embed_dim
+    same = np.equal(*kernels).all(axis=0).reshape(3, width).all(axis=1)
+    assert same.tolist() == [True, False, True]
     assert Path("out/pictures/step_0000000.jpg").is_file()
 
     adapted = Segmenter.load(checkpoint, adapter="out/adapter")
@@ -77,57 +142,35 @@ def test_updates_of_the_encoder_alone_and_their_adapter(tune, run, checkpoint, o
     assert not Path("other").exists()
 
 
-def test_lora_trains_the_decoder_too(tune, checkpoint):
-    tune("tune.method=lora", "tune.lora_targets=['k']")
-    names = changed(checkpoint, "out/model")
-    assert KERNELS < names and "mask_decoder/iou_token" in names
-    width = TEST.image_encoder.embed_dim
-    kernels = (
-        load_checkpoint(path).params["params"]["image_encoder"]["blocks_0"]["attn"]["qkv"]["kernel"]
-        for path in (checkpoint, "out/model")
-    )
-    same = np.equal(*kernels).all(axis=0).reshape(3, width).all(axis=1)
-    assert same.tolist() == [True, False, True]
-
-
-def test_cached_embeddings_train_the_same(tune, checkpoint):
-    tune("tune.method=decoder", output="encoding")
-    tune("tune.method=decoder", "tune.cached_embeddings=kept", output="cached")
-    assert losses("cached") == losses("encoding")
-    files = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
-    assert len(files) == 2
-    one, other = (load_checkpoint(f"{name}/model").params for name in ("cached", "encoding"))
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-    # Another run encodes nothing; what is damaged is made again.
-    first = min(files)
-    first.write_bytes(b"damaged")
-    tune("tune.method=decoder", "tune.cached_embeddings=kept", "run.seed=1", output="later")
-    now = {path: path.stat().st_mtime_ns for path in Path("kept").iterdir()}
-    assert now.keys() == files.keys()
-    assert [path for path in files if now[path] != files[path]] == [first]
-    assert first.stat().st_size > 1000
-
-
 def test_a_run_that_was_stopped_goes_on_to_the_same_adapter(tune, run, monkeypatch):
-    method = ("tune.method=lora", "optimizer.steps=3")
-    tune(*method, output="whole")
+    options = (*LORA, "run.picture_every=0", "run.log_every=1", "optimizer.steps=3")
+    tune(*options, output="whole")
     write = RunLog.write
 
     def stopping(log, step, *args):
         write(log, step, *args)
-        if step == 2:
+        if step == 1:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunLog, "write", stopping)
-        tune(*method, output="stopped", command=run.interrupted)
+        tune(*options, output="stopped", command=run.interrupted)
     assert not Path("stopped/adapter").exists()
-    assert "going on from step 2" in tune(*method, output="stopped").stdout
+    assert "going on from step 2" in tune(*options, output="stopped").stdout
     whole, stopped = (np.load(f"{name}/adapter/arrays.npz") for name in ("whole", "stopped"))
     assert whole.files == stopped.files
     for name in whole.files:
         np.testing.assert_array_equal(whole[name], stopped[name])
+
+
+def test_another_checkpoint_under_the_same_name_is_no_way_to_go_on(tune, run, other_checkpoint):
+    params = load_checkpoint(other_checkpoint).params
+    options = (*DECODER, "model.checkpoint=mine", "optimizer.steps=1")
+    save_checkpoint("mine", TEST, params)
+    tune(*options)
+    save_checkpoint("mine", TEST, jax.tree.map(lambda x: 0.9 * x, params), overwrite=True)
+    refusal = tune(*options, command=run.refused)
+    assert "another configuration (model.checkpoint_fingerprint)" in refusal
 
 
 @pytest.mark.parametrize(
@@ -148,13 +191,3 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_adapter(tune, run, monkeypat
 def test_what_cannot_be_done_is_said_in_one_line(tune, run, changes, message):
     assert message in tune("tune.method=decoder", *changes, command=run.refused)
     assert not Path("out/model").exists() and not Path("out/adapter").exists()
-
-
-def test_another_checkpoint_under_the_same_name_does_not_go_on(tune, run, other_checkpoint):
-    start = "model.checkpoint=mine"
-    save_checkpoint("mine", TEST, load_checkpoint(other_checkpoint).params)
-    tune("tune.method=decoder", start)
-    params = load_checkpoint(other_checkpoint).params
-    save_checkpoint("mine", TEST, jax.tree.map(lambda x: 0.9 * x, params), overwrite=True)
-    refusal = tune("tune.method=decoder", start, command=run.refused)
-    assert "another configuration (model.checkpoint_fingerprint)" in refusal
