@@ -68,6 +68,19 @@ def test_what_was_trained_comes_back_and_nothing_else_changes(base, parts, adapt
     assert changed == kernels | {name for name in before if name.startswith("mask_decoder/")}
 
 
+def test_either_part_may_be_there_alone(base, parts, tmp_path):
+    trained, lora = parts
+    save_adapter(tmp_path / "trained", base.fingerprint, trained)
+    save_adapter(tmp_path / "lora", base.fingerprint, {}, lora, OPTIONS)
+    params = base.params["params"]
+    for name, expected in [
+        ("trained", {**params, **trained}),
+        ("lora", merge_lora(params, lora, OPTIONS)),
+    ]:
+        found = load_adapter(tmp_path / name, base)["params"]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_a_segmenter_takes_an_adapter_and_is_the_merged_model(base_path, base, adapter, tmp_path):
     info = merge_adapter(base_path, adapter, tmp_path / "merged")
     assert info.generate == base.generate == {"pred_iou_thresh": 0.5}
