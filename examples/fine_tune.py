@@ -2,8 +2,8 @@
 
 python examples/fine_tune.py --method decoder
 
-About a minute on two CPU cores. With --method lora the image encoder learns too: better, and somewhat
-slower. The example needs more than the library itself:
+About a minute on two CPU cores. With --method lora the image encoder learns too: better, and
+somewhat slower. The example needs more than the library itself:
 pip install "sam-jax[train]" scikit-image
 """
 

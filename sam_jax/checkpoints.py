@@ -318,6 +318,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {where}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is damaged: {_first_line(error)}") from None
+    if "adapter_of" in record:
+        raise CheckpointError(
+            f"{path} is an adapter; run `sam-jax merge CHECKPOINT {path} DESTINATION` with the "
+            "model that was tuned, and use that"
+        )
     weights = path / "model.safetensors"
     if "format_version" not in record and weights.is_file():
         raise CheckpointError(

@@ -68,6 +68,13 @@ def test_what_was_trained_comes_back_and_nothing_else_changes(base, parts, adapt
     assert changed == kernels | {name for name in before if name.startswith("mask_decoder/")}
 
 
+def test_adapters_and_checkpoints_are_told_apart(base_path, base, adapter):
+    with pytest.raises(CheckpointError, match=f"sam-jax merge CHECKPOINT {adapter} DEST"):
+        load_checkpoint(adapter)
+    with pytest.raises(CheckpointError, match="is no adapter: .* names no model"):
+        load_adapter(base_path, base)
+
+
 def test_either_part_may_be_there_alone(base, parts, tmp_path):
     trained, lora = parts
     save_adapter(tmp_path / "trained", base.fingerprint, trained)
