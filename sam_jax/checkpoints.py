@@ -150,7 +150,7 @@ def save_checkpoint(
         "fingerprint": info.fingerprint,
         "generate": info.generate,
     }
-    with _directory_written_aside(path) as directory:
+    with directory_written_aside(path) as directory:
         with ocp.PyTreeCheckpointer() as writer:
             writer.save(directory / "params", unflatten_dict(flat, sep="/"))
         # Orbax notes there which path it wrote to: a file's maker is nobody else's business.
@@ -318,6 +318,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {where}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is damaged: {_first_line(error)}") from None
+    if "adapter_of" in record:
+        raise CheckpointError(
+            f"{path} is an adapter; run `sam-jax merge CHECKPOINT {path} DESTINATION` with the "
+            "model that was tuned, and use that"
+        )
     weights = path / "model.safetensors"
     if "format_version" not in record and weights.is_file():
         raise CheckpointError(
@@ -393,8 +398,14 @@ def _check_metadata(
 
 
 @contextmanager
-def _directory_written_aside(path: Path) -> Iterator[Path]:
-    """A directory to fill; it takes the name `path` only when the block ends without an error."""
+def directory_written_aside(path: Path) -> Iterator[Path]:
+    """A directory to fill; it takes the name `path` only when the block ends without an error.
+
+    A directory that has the name already is replaced.
+
+    Raises:
+      CheckpointError: it cannot be written.
+    """
     path = path.absolute()
     token = secrets.token_hex(8)
     aside = path.with_name(f".{path.name[:100]}.{token}.part")

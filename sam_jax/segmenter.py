@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from sam_jax import checkpoints
+from sam_jax.adapters import load_adapter
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop, image_crops
 from sam_jax.automatic.options import generate_options
@@ -98,6 +99,7 @@ class Segmenter:
         name: str | os.PathLike = DEFAULT_CHECKPOINT,
         *,
         image_size: int | None = None,
+        adapter: str | os.PathLike | None = None,
         **options: Any,
     ) -> "Segmenter":
         """A Segmenter for a shipped or downloaded model, or a checkpoint directory.
@@ -106,17 +108,22 @@ class Segmenter:
           name: a name ("tiny", "vit_b") or the path of a native checkpoint.
           image_size: length to which the longest side is scaled, if not the checkpoint's own; a
             multiple of the patch size. Position tables are resized.
+          adapter: what fine-tuning changed in that checkpoint (`adapters.save_adapter`).
           **options: as for the constructor.
 
         Raises:
           CheckpointError: there is none by that name, or it is damaged or does not fit.
         """
         checkpoint = checkpoints.load_checkpoint(checkpoint_path(name))
+        params, fingerprint = checkpoint.params, checkpoint.fingerprint
+        if adapter is not None:
+            params = load_adapter(adapter, checkpoint)
+            fingerprint = checkpoints.fingerprint(checkpoint.config, params)
         config = checkpoint.config
         if image_size is not None:
             config = replace(config, image_size=image_size)
-        known = {"fingerprint": checkpoint.fingerprint, "generate_defaults": checkpoint.generate}
-        return cls(config, checkpoint.params, **{**known, **options})
+        known = {"fingerprint": fingerprint, "generate_defaults": checkpoint.generate}
+        return cls(config, params, **{**known, **options})
 
     @cached_property
     def fingerprint(self) -> str:

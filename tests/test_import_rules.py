@@ -29,6 +29,8 @@ ALLOWED = {
     "formats": {"types", "ops"},
     "checkpoints": {"configs", "types", "models"},
     "registry": {"checkpoints"},
+    "lora": {"types", "sharding"},
+    "adapters": {"types", "checkpoints", "lora"},
     "automatic": {
         "configs",
         "types",
@@ -40,6 +42,7 @@ ALLOWED = {
         "sharding",
     },
     "segmenter": {
+        "adapters",
         "automatic",
         "configs",
         "types",
@@ -79,6 +82,9 @@ ALLOWED = {
         "registry",
         "sharding",
         "data",
+        "embeddings",
+        "lora",
+        "adapters",
     },
     "evaluate": {
         "configs",

@@ -22,6 +22,7 @@ from sam_jax.cli.encode import encode
 from sam_jax.cli.evaluate import evaluate
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
+from sam_jax.cli.merge import merge
 from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
 from sam_jax.cli.train import train
@@ -133,6 +134,7 @@ for command in (
     info,
     train,
     pretrain,
+    merge,
     evaluate,
     bench,
 ):

@@ -30,6 +30,21 @@ class TrainingBatch:
     weights: Float[_HostOrDevice, "B P"]
 
 
+@struct.dataclass
+class EmbeddedBatch:
+    """A `TrainingBatch` with its images encoded.
+
+    Attributes:
+      features: what the image encoder made of each image.
+      masks: as in `TrainingBatch`.
+      weights: likewise.
+    """
+
+    features: Float[_HostOrDevice, "B h w C"]
+    masks: UInt8[_HostOrDevice, "B P S S_eighth"]
+    weights: Float[_HostOrDevice, "B P"]
+
+
 def pack_masks(masks: Bool[Array, "*objects height width"]) -> UInt8[Array, "*objects height _"]:
     """Eight pixels to a byte, as `TrainingBatch.masks`; the width is a multiple of 8."""
     return jnp.packbits(masks, axis=-1)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from sam_jax.configs import CONFIGS
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import InputError
+from sam_jax.lora import LoraOptions
 from sam_jax.train.interactive import InteractiveOptions
 from sam_jax.train.losses import LossOptions
 from sam_jax.train.optimizer import OptimizerOptions
@@ -112,8 +113,41 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class TuneOptions:
+    """What of a trained model is trained further; what is not has no gradient and no state.
+
+    Attributes:
+      method: "full" trains all parameters. "decoder" trains the mask decoder alone, as most who
+        tune SAM do. "lora" trains the mask decoder and low-rank updates of the image encoder. With
+        each, `optimizer.frozen` leaves out more: with ["^mask_decoder/"], "lora" trains the updates
+        alone. With "decoder" and "lora" an adapter is written beside the model.
+      lora_rank: see `LoraOptions`, and so are the next three.
+      lora_alpha: the updates are scaled by lora_alpha / lora_rank.
+      lora_targets: of "q", "k" and "v".
+      lora_patterns: of the kernels that are updated.
+      cached_embeddings: a folder, empty for none; each image is encoded once and its embedding kept
+        there, 4 MB for an image of 1024 pixels. With method "decoder", without augmentation and
+        drop path; no pictures are drawn.
+    """
+
+    method: Literal["full", "decoder", "lora"] = "full"
+    lora_rank: int = LoraOptions.rank
+    lora_alpha: float = LoraOptions.alpha
+    lora_targets: tuple[Literal["q", "k", "v"], ...] = LoraOptions.targets
+    lora_patterns: tuple[str, ...] = LoraOptions.patterns
+    cached_embeddings: str = ""
+
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The low-rank updates; None with another method."""
+        if self.method != "lora":
+            return None
+        return LoraOptions(self.lora_rank, self.lora_alpha, self.lora_targets, self.lora_patterns)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """One run. Tables: model, data, scenes, optimizer, simulation, losses, run."""
+    """One run. Tables: model, data, scenes, optimizer, simulation, losses, tune, run."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -121,6 +155,7 @@ class TrainConfig:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     simulation: SimulationOptions = field(default_factory=SimulationOptions)
     losses: LossOptions = field(default_factory=LossOptions)
+    tune: TuneOptions = field(default_factory=TuneOptions)
     run: RunOptions = field(default_factory=RunOptions)
     detach_feedback: bool = False
 
@@ -327,4 +362,26 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         "simulation.box_probability must be from 0 to 1": 0 <= simulation.box_probability <= 1,
         "simulation.box_noise and max_box_noise must be at least 0": simulation.box_noise >= 0
         and simulation.max_box_noise >= 0,
+        **_tune_rules(config),
+    }
+
+
+def _tune_rules(config: TrainConfig) -> dict[str, bool]:
+    tune, model, data = config.tune, config.model, config.data
+    changing = bool(data.jitter) or data.flip or model.drop_path > 0 or data.path == "scenes"
+    return {
+        "tune.method decoder and lora need model.checkpoint: the model to go on from": tune.method
+        == "full"
+        or bool(model.checkpoint),
+        "tune.lora_rank must be at least 1": tune.lora_rank >= 1,
+        "tune.lora_alpha must be above 0": tune.lora_alpha > 0,
+        "tune.lora_targets must name q, k or v, each once": bool(tune.lora_targets)
+        and len(set(tune.lora_targets)) == len(tune.lora_targets),
+        "tune.lora_patterns must have at least one": bool(tune.lora_patterns),
+        "tune.cached_embeddings needs tune.method decoder": not tune.cached_embeddings
+        or tune.method == "decoder",
+        "tune.cached_embeddings needs images that stay the same: no data.jitter, no data.flip, "
+        "model.drop_path 0, and a dataset that is no scenes": not (
+            tune.cached_embeddings and changing
+        ),
     }

@@ -166,7 +166,9 @@ class _Loop:
                 self._check(*before)
             before = (step, metrics, part)
             self.log.add(metrics, self.job.batch_size)
-            last = step == total or stop.is_set()
+            # Asked once a step: a request that comes later ends the next one, with its checkpoint.
+            stopping = stop.is_set()
+            last = step == total or stopping
             if step % options.log_every == 0 or last:
                 self._check(*before)
                 skipped = sum(self.job.batches.skipped().values())
@@ -175,7 +177,7 @@ class _Loop:
                 self._check(*before)
                 self.checkpoints.save(step, state, _of_all(self.job.batches.get_state()))
             self.checkpoints.poll()
-            if stop.is_set() and step < total:
+            if stopping and step < total:
                 self.checkpoints.close()
                 self.log.close()
                 raise KeyboardInterrupt

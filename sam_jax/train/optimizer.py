@@ -4,7 +4,7 @@ Paths are those of the parameters, joined by slashes: `image_encoder/blocks_0/at
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,7 +113,9 @@ def make_optimizer(
         nothing is left to be trained.
     """
     names = paths(params)
-    frozen = _frozen(options, names)
+    frozen = frozen_names(options.frozen, names)
+    if len(frozen) == len(jax.tree.leaves(names)):
+        raise InputError("frozen: the patterns match every parameter, nothing would be trained")
 
     def mask(tree: Any) -> Any:
         if options.decay_all:
@@ -150,10 +152,19 @@ def paths(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(name, tree)
 
 
-def _frozen(options: OptimizerOptions, names: Any) -> set[str]:
+def frozen_names(patterns: Sequence[str], names: Any) -> set[str]:
+    """Those of the paths that `OptimizerOptions.frozen` leaves out.
+
+    Args:
+      patterns: these.
+      names: a tree of paths, from `paths`.
+
+    Raises:
+      InputError: a pattern is not a regular expression, or matches none.
+    """
     every = jax.tree.leaves(names)
     found: set[str] = set()
-    for pattern in options.frozen:
+    for pattern in patterns:
         try:
             matching = {name for name in every if re.search(pattern, name)}
         except re.error as error:
@@ -161,6 +172,4 @@ def _frozen(options: OptimizerOptions, names: Any) -> set[str]:
         if not matching:
             raise InputError(f"frozen: {pattern!r} matches no parameter; {every[0]} is one")
         found |= matching
-    if len(found) == len(every):
-        raise InputError("frozen: the patterns match every parameter, nothing would be trained")
     return found

@@ -1,19 +1,22 @@
 """A whole run: the mesh, the input, the folder, and the loop."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from sam_jax.checkpoints import read_info
 from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
+from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import make_mesh
 from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, differences
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import run_folder, run_job
+from sam_jax.train.tune import tuned_job
 
 
 def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = print) -> Path:
@@ -38,7 +41,12 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         raise InputError(
             f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
         )
-    with run_folder(folder, asdict(config), forbidden_changes):
+    values = asdict(config)
+    if config.tune.method != "full":
+        # An adapter belongs to the parameters that it was trained on: a run must end on them.
+        base = read_info(checkpoint_path(config.model.checkpoint))
+        values["model"]["checkpoint_fingerprint"] = base.fingerprint
+    with run_folder(folder, values, forbidden_changes):
         batches = open_batches(
             config.data,
             config.scenes,
@@ -46,8 +54,15 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
             config.run.seed,
             echo,
         )
-        job = interactive_job(config, mesh, batches)
-        return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+        if config.tune.method == "full":
+            job = interactive_job(config, mesh, batches)
+            return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+        job = tuned_job(config, mesh, batches)
+        # What is frozen is none of the optimiser's parameters.
+        optimizer = replace(config.optimizer, frozen=())
+        model = run_job(job, optimizer, config.run, mesh, folder, echo)
+        echo(f"the adapter is in {folder / 'adapter'}")
+        return model
 
 
 def forbidden_changes(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:

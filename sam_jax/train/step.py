@@ -23,7 +23,7 @@ from sam_jax.train.placement import specs
 from sam_jax.train.state import Summed, TrainState
 from sam_jax.types import Params
 
-# Parameters (of one device along `model`), constants, images, a key for each image.
+# Parameters and constants (of one device along `model`), images, a key for each image.
 Loss = Callable[[Params, Params, Any, Key[Array, " B"]], Summed]
 Update = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 
@@ -71,7 +71,7 @@ def make_update(
     def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         keys = jax.random.split(step_key, jax.tree.leaves(batch)[0].shape[0])
-        find = _gradients(loss, mesh, state.params)
+        find = _gradients(loss, mesh, state.params, state.constants)
         if accumulate == 1:
             grads, summed = find(state.params, state.constants, batch, keys)
         else:
@@ -96,9 +96,10 @@ def make_update(
     return update
 
 
-def _gradients(loss: Loss, mesh: Mesh, params: Params) -> Any:
+def _gradients(loss: Loss, mesh: Mesh, params: Params, constants: Params) -> Any:
     """The gradient of the sum over all images, divided as the parameters are, and the sums."""
-    where = specs(params, mesh)
+    # Constants are divided too: frozen parameters are among them.
+    where, constant_where = specs(params, mesh), specs(constants, mesh)
     sharers = mesh.shape[MODEL]
 
     def whole(part: Array, spec: P) -> Array:
@@ -106,9 +107,11 @@ def _gradients(loss: Loss, mesh: Mesh, params: Params) -> Any:
             return part
         return jax.lax.all_gather(part, DATA, axis=spec.index(DATA), tiled=True)
 
-    def of_part(parts, constants, batch, keys):
+    def of_part(parts, constant_parts, batch, keys):
+        kept = jax.tree.map(whole, constant_parts, constant_where)
+
         def value(parts):
-            summed = loss(jax.tree.map(whole, parts, where), constants, batch, keys)
+            summed = loss(jax.tree.map(whole, parts, where), kept, batch, keys)
             # Devices along `model` compute the same loss; what is differentiated is the sum of what
             # all devices compute.
             return summed.loss / sharers, summed
@@ -117,7 +120,7 @@ def _gradients(loss: Loss, mesh: Mesh, params: Params) -> Any:
         grads = jax.tree.map(_added_up, grads, where)
         return grads, jax.lax.psum(summed, DATA)
 
-    return over(mesh, of_part, (where, P(), P(DATA), P(DATA)), (where, P()))
+    return over(mesh, of_part, (where, constant_where, P(DATA), P(DATA)), (where, P()))
 
 
 def _added_up(gradient: Array, spec: P) -> Array:

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from sam_jax.data.batches import TrainingBatch, normalized_images, unpack_masks
+from sam_jax.data.batches import (
+    EmbeddedBatch,
+    TrainingBatch,
+    normalized_images,
+    unpack_masks,
+)
 from sam_jax.models.sam import Sam
 from sam_jax.sharding import join_heads
 from sam_jax.train.interactive import InteractiveOptions, interact
@@ -24,17 +29,39 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
       model: with drop path and dropout as wanted, and the mesh's axis if the encoder is divided.
       options: what the passes are.
     """
+    from_features = embedded_loss(model, options)
 
     def loss(
         params: Params, constants: Params, batch: TrainingBatch, keys: Key[Array, " B"]
     ) -> Summed:
         config = model.config
         variables = join_heads({"params": params, **constants})
-        draw_keys, pass_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        draw_keys = jax.vmap(jax.random.split)(keys)[:, 0]
         shape = (config.image_encoder.depth, 2)
         draws = jax.vmap(lambda key: jax.random.uniform(key, shape))(draw_keys)
         images = normalized_images(batch, config.pixel_mean, config.pixel_std)
-        embeddings = model.apply(variables, images, draws, method="encode_image")
+        features: Any = model.apply(variables, images, draws, method="encode_image")
+        embedded = EmbeddedBatch(features, batch.masks, batch.weights)
+        return from_features(params, constants, embedded, keys)
+
+    return loss
+
+
+def embedded_loss(model: Sam, options: InteractiveOptions) -> Loss:
+    """The loss of `interactive_loss` where images are encoded already; its numbers, too.
+
+    Parameters need not have the image encoder's.
+
+    Args:
+      model: with dropout as wanted.
+      options: what the passes are.
+    """
+
+    def loss(
+        params: Params, constants: Params, batch: EmbeddedBatch, keys: Key[Array, " B"]
+    ) -> Summed:
+        variables = join_heads({"params": params, **constants})
+        pass_keys = jax.vmap(jax.random.split)(keys)[:, 1]
 
         def of_image(embedding, masks, weights, key):
             def decode(prompts: Prompts, multimask: bool, key: PRNGKeyArray) -> Any:
@@ -46,7 +73,7 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
 
             return interact(decode, unpack_masks(masks), weights, key, options)
 
-        found = jax.vmap(of_image)(embeddings, batch.masks, batch.weights, pass_keys)
+        found = jax.vmap(of_image)(batch.features, batch.masks, batch.weights, pass_keys)
         losses, iou = jax.tree.map(lambda x: x.sum(axis=0), (found.losses, found.iou))
         metrics = {
             "focal": losses.focal,

@@ -79,6 +79,12 @@ class Run:
         assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
         return lines[0].removeprefix("error: ")
 
+    def interrupted(self, *args):
+        """The result of a call that is asked to stop."""
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        assert isinstance(result.exception, SystemExit) and result.exit_code == 130, result.stderr
+        return result
+
 
 @pytest.fixture
 def run():

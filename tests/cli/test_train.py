@@ -6,40 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from training_photos import CONFIG, write_photos
 
 from sam_jax import Segmenter
 from sam_jax.checkpoints import load_checkpoint
-from sam_jax.formats.rle import encode_rle
-from sam_jax.formats.sa1b import write_sa1b
 
 pytest.importorskip("grain")
 
-CONFIG = """
-[model]
-name = "test"
-dtype = "float32"
-remat = false
-decoder_dropout = 0.0
-
-[data]
-path = "photos"
-batch_size = 2
-max_masks = 2
-workers = 0
-
-[optimizer]
-steps = 4
-warmup_steps = 0
-decay_steps = []
-
-[simulation]
-correction_points = 0
-
-[run]
-log_every = 2
-checkpoint_every = 2
-picture_every = 3
-"""
 PRETRAINING = """
 [model]
 name = "test"
@@ -59,41 +32,10 @@ log_every = 1
 """
 
 
-def mask_record(mask):
-    ys, xs = np.nonzero(mask)
-    x, y = int(xs.min()), int(ys.min())
-    return {
-        "segmentation": encode_rle(mask),
-        "area": int(mask.sum()),
-        "bbox": [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1],
-        "predicted_iou": 0.9,
-        "stability_score": 0.9,
-        "crop_box": [0, 0, mask.shape[1], mask.shape[0]],
-        "point_coords": [[float(x), float(y)]],
-    }
-
-
 @pytest.fixture
 def photos(folder):
     """Three images with two rectangles each, one of them with a broken JSON file."""
-    rng = np.random.default_rng(0)
-    Path("photos").mkdir()
-    for number in (1, 2, 3):
-        image = rng.integers(0, 256, (40, 70, 3), dtype=np.uint8)
-        records = []
-        for left in (5, 40):
-            mask = np.zeros((40, 70), bool)
-            mask[8:30, left : left + 20] = True
-            image[mask] = (200, 40, left)
-            records.append(mask_record(mask))
-        Image.fromarray(image).save(f"photos/sa_{number}.png")
-        write_sa1b(
-            f"photos/sa_{number}.json",
-            records,
-            file_name=f"sa_{number}.png",
-            size_hw=(40, 70),
-            image_id=number,
-        )
+    write_photos("photos")
     Path("photos/sa_3.json").write_text("{")
     Path("run.toml").write_text(CONFIG)
     return Path("photos")

@@ -11,6 +11,7 @@ import pytest
 from sam_jax import InputError
 from sam_jax.configs import TEST
 from sam_jax.data.batches import TrainingBatch
+from sam_jax.lora import LoraOptions
 from sam_jax.models.sam import Sam
 from sam_jax.sharding import MODEL, make_mesh, split_heads
 from sam_jax.train import placement
@@ -20,6 +21,7 @@ from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
 from sam_jax.train.simulation import SimulationOptions
 from sam_jax.train.step import initial_state, make_update
 from sam_jax.train.tasks import interactive_loss
+from sam_jax.train.tune import FROZEN, divide, tuned_loss
 
 CONFIG = replace(TEST, name="small", image_size=64, decoder_depth=1)
 DEPTH = CONFIG.image_encoder.depth
@@ -111,6 +113,41 @@ def only_gathers_and_sums(text, params, mesh):
     assert divided > 20
     assert found.count("all-gather") <= divided and found.count("reduce-scatter") <= divided
     assert set(found) == {"all-gather", "reduce-scatter", "all-reduce"}
+
+
+def test_low_rank_updates_are_the_same_over_a_mesh(batch):
+    """The encoder's kernels, frozen, are divided; each device makes its part of their updates."""
+    options, found = LoraOptions(rank=2), {}
+    whole = split_heads(CONFIG, random_variables(CONFIG, seed=1))
+    divided = divide(whole, ("^mask_decoder/",), options)
+    keys = iter(jax.random.split(jax.random.key(3), 100))
+    divided["params"] = jax.tree.map(
+        lambda x: 0.1 * jax.random.normal(next(keys), x.shape), divided["params"]
+    )
+    optimizer = make_optimizer(
+        OptimizerOptions(warmup_steps=0, learning_rate=1e-9), divided["params"], DEPTH
+    )
+    for sizes in ((1, 1), (2, 2)):
+        mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+        axis = MODEL if sizes[1] > 1 else None
+        loss = interactive_loss(Sam(CONFIG, model_axis=axis), OPTIONS)
+        update = make_update(tuned_loss(loss, options, axis), optimizer, mesh)
+        state = initial_state(divided, optimizer, seed=2)
+        state = jax.device_put(state, placement.state_shardings(state, mesh))
+        kernel = state.constants[FROZEN]["image_encoder"]["blocks_0"]["attn"]["qkv"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size // np.prod(sizes)
+        placed = jax.device_put(batch, placement.batch_sharding(mesh))
+        found[sizes] = jax.device_get(placement.compile_update(update, state, mesh)(state, placed))
+    (one, metrics), (other, other_metrics) = found.values()
+    # Sums of float32 in another order, as above.
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(metrics[name], other_metrics[name], rtol=1e-4, err_msg=name)
+    moments, others = (
+        [x for x in jax.tree.leaves(state.opt_state) if x.ndim] for state in (one, other)
+    )
+    largest = max(np.abs(x).max() for x in moments)
+    for x, y in zip(moments, others, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4 * largest)
 
 
 def test_large_parameters_and_their_moments_are_divided_over_all_devices():
