@@ -6,7 +6,7 @@ camera. Masks are exactly the pixels in which a thing is in front: wholes share 
 in their wholes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -226,13 +226,17 @@ def candidate_masks(
     valid = valid & (~is_stuff | (u[3, 0] < options.stuff) | (others < 3))
     # Wholes before parts, mostly.
     order = u[:3] + jnp.array([[0.5], [0.1], [0.0]])
-    _, chosen = jax.lax.top_k(jnp.where(valid, order, -1.0).reshape(-1), options.masks)
+    order = jnp.where(valid, order, -1.0).reshape(-1)
+    order = jnp.pad(order, (0, max(0, options.masks - order.size)), constant_values=-1.0)
+    _, chosen = jax.lax.top_k(order, options.masks)
+    # What only fills up is no thing of its own, and has no weight.
+    valid = jnp.pad(valid.reshape(-1), (0, order.size - valid.size))[chosen]
+    chosen = jnp.minimum(chosen, 3 * limit - 1)
     level, number = chosen // limit, chosen % limit
     members = alike[level, number]
-    weights = valid.reshape(-1)[chosen]
-    masks = jax.vmap(lambda of: of[seen.front])(members & weights[:, None])
+    masks = jax.vmap(lambda of: of[seen.front])(members & valid[:, None])
     levels = jnp.where(is_stuff.reshape(-1)[chosen], STUFF, level)
-    return masks & within, weights.astype(jnp.float32), levels.astype(jnp.int32)
+    return masks & within, valid.astype(jnp.float32), levels.astype(jnp.int32)
 
 
 def scene(key: PRNGKeyArray, options: SceneOptions) -> Scene:
@@ -259,6 +263,9 @@ def scene(key: PRNGKeyArray, options: SceneOptions) -> Scene:
     extent = size_hw[::-1] / side
     light = draw_light(keys[1])
     objects = draw_objects(keys[2], options.objects, tables, extent, chances)
+    # A few objects cannot have more outlines than this.
+    most = objects.kind.shape[0] * SLOTS
+    options = replace(options, primitives=min(options.primitives, most))
     primitives = draw_primitives(
         keys[3], objects, tables, options.primitives, light.direction[:2], chances
     )

@@ -167,3 +167,12 @@ def test_drawing_scenes_together_changes_nothing_that_is_seen(draw, scenes):
         assert (together.masks[i] != scenes[i].masks).mean() < 1e-4
         difference = np.abs(together.image[i].astype(int) - scenes[i].image)
         assert (difference > 1).mean() < 0.02
+
+
+@pytest.mark.parametrize("change", [{"objects": 1}, {"objects": 3, "masks": 64, "primitives": 20}])
+def test_few_objects_and_more_masks_than_there_can_be(change):
+    options = SceneOptions(image_size=64, least_aspect=1.0, **change)
+    found = jax.jit(scene, static_argnums=1)(jax.random.key(3), options)
+    masks, weights = np.asarray(found.masks), np.asarray(found.weights)
+    assert masks.shape == (options.masks, 64, 64) and 0 < weights.sum() < options.masks
+    np.testing.assert_array_equal(masks.any(axis=(1, 2)), weights > 0)
