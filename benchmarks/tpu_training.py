@@ -38,7 +38,6 @@ def compile_update(recipe: str, topology: str, model_devices: int) -> tuple[Any,
     import jax.numpy as jnp
     from jax.experimental import topologies
 
-    from sam_jax.configs import CONFIGS
     from sam_jax.data.batches import TrainingBatch
     from sam_jax.models.sam import Sam, variable_shapes
     from sam_jax.sharding import DATA, MODEL, make_mesh, split_heads
@@ -49,7 +48,7 @@ def compile_update(recipe: str, topology: str, model_devices: int) -> tuple[Any,
     from sam_jax.train.tasks import interactive_loss
 
     config = config_from_values(read_values(recipe, ["data.path=unused"]))
-    architecture = CONFIGS[config.model.name]
+    architecture = config.sam
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     mesh = make_mesh(model=model_devices, devices=described.devices)
     # Forced, as the platform that would choose is the CPU here.

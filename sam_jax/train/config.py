@@ -1,7 +1,8 @@
 """A training run as one TOML file: every choice, strict, with the paper's values as defaults.
 
-Tables of the file are the dataclasses below; their docstrings say what each key does. Unknown keys,
-values of the wrong type and choices that contradict each other are refused before anything runs.
+Tables of the file are the dataclasses of `train.options`; their docstrings say what each key does.
+Unknown keys, values of the wrong type and choices that contradict each other are refused before
+anything runs.
 """
 
 import dataclasses
@@ -10,159 +11,16 @@ import tomllib
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sam_jax.configs import CONFIGS
+from sam_jax.configs import CONFIGS, check_config
 from sam_jax.data.scenes import SceneOptions
-from sam_jax.errors import InputError
-from sam_jax.lora import LoraOptions
-from sam_jax.train.interactive import InteractiveOptions
-from sam_jax.train.losses import LossOptions
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.train.optimizer import OptimizerOptions
-from sam_jax.train.simulation import SimulationOptions
+from sam_jax.train.options import SCENES, RunOptions, TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-# `data.path` of procedural scenes.
-SCENES = "scenes"
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """What is trained, and from where.
-
-    Attributes:
-      name: of a configuration, such as vit_b.
-      checkpoint: a native checkpoint or a name to start from; empty for random parameters.
-      mae: a checkpoint of `sam-jax pretrain`, whose encoder to start from; empty for none.
-      dtype: compute type; parameters and the optimiser's state are float32.
-      remat: recompute the encoder's blocks in the backward pass to save memory.
-      drop_path: see `Sam` (paper: 0.4 for ViT-H and ViT-L, 0.6 for ViT-B).
-      decoder_dropout: see `Sam` (paper: 0.1).
-    """
-
-    name: str = "vit_h"
-    checkpoint: str = ""
-    mae: str = ""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    remat: bool = True
-    drop_path: float = 0.4
-    decoder_dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """What it is trained on.
-
-    Attributes:
-      path: a folder of SA-1B (images with their JSON, or tar shards) or of COCO images; or "scenes"
-        for procedural scenes without end, drawn on the device as the table scenes says.
-      annotations: the instances JSON of a COCO folder; empty to look for it.
-      batch_size: images in an update, over all devices and processes.
-      image_size: side in pixels of the frame that images are scaled to; 0 for the model's own
-        (paper: 1024). A smaller one makes the first part of a long run cheap.
-      max_masks: of an image, drawn anew each time (paper: 64).
-      max_mask_area: masks that cover more of the image than this are left out (paper: 0.9).
-      jitter: the least and greatest factor of large-scale jitter; empty for none (paper: none;
-        0.1 and 2 for the model that made SA-1B's masks).
-      flip: horizontally, half of the time (paper: none).
-      workers: processes that prepare images; 0 does it in the training process.
-      overfit: train on the first so many images alone, one batch again and again; 0 for all.
-    """
-
-    path: str = ""
-    annotations: str = ""
-    batch_size: int = 256
-    image_size: int = 0
-    max_masks: int = 64
-    max_mask_area: float = 0.9
-    jitter: tuple[float, ...] = ()
-    flip: bool = False
-    workers: int = 8
-    overfit: int = 0
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How the run is done.
-
-    Attributes:
-      seed: decides everything that is random.
-      accumulate: parts that a batch is taken in, one after the other, to save memory.
-      data: devices of the mesh over which images are divided; 0 for as many as there are.
-      model: devices that share an image.
-      checkpoint_every: updates between checkpoints.
-      keep: so many of the newest checkpoints, at least 2.
-      keep_every: also those of steps that are multiples of this; 0 for none.
-      log_every: updates between lines of metrics.
-      picture_every: updates between pictures of prompts and masks; 0 for none.
-    """
-
-    seed: int = 0
-    accumulate: int = 1
-    data: int = 0
-    model: int = 1
-    checkpoint_every: int = 1000
-    keep: int = 2
-    keep_every: int = 0
-    log_every: int = 20
-    picture_every: int = 1000
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """What of a trained model is trained further; what is not has no gradient and no state.
-
-    Attributes:
-      method: "full" trains all parameters. "decoder" trains the mask decoder alone, as most who
-        tune SAM do. "lora" trains the mask decoder and low-rank updates of the image encoder. With
-        each, `optimizer.frozen` leaves out more: with ["^mask_decoder/"], "lora" trains the updates
-        alone. With "decoder" and "lora" an adapter is written beside the model.
-      lora_rank: see `LoraOptions`, and so are the next three.
-      lora_alpha: the updates are scaled by lora_alpha / lora_rank.
-      lora_targets: of "q", "k" and "v".
-      lora_patterns: of the kernels that are updated.
-      cached_embeddings: a folder, empty for none; each image is encoded once and its embedding kept
-        there, 4 MB for an image of 1024 pixels. With method "decoder", without augmentation and
-        drop path; no pictures are drawn.
-    """
-
-    method: Literal["full", "decoder", "lora"] = "full"
-    lora_rank: int = LoraOptions.rank
-    lora_alpha: float = LoraOptions.alpha
-    lora_targets: tuple[Literal["q", "k", "v"], ...] = LoraOptions.targets
-    lora_patterns: tuple[str, ...] = LoraOptions.patterns
-    cached_embeddings: str = ""
-
-    @property
-    def lora(self) -> LoraOptions | None:
-        """The low-rank updates; None with another method."""
-        if self.method != "lora":
-            return None
-        return LoraOptions(self.lora_rank, self.lora_alpha, self.lora_targets, self.lora_patterns)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. Tables: model, data, scenes, optimizer, simulation, losses, tune, run."""
-
-    model: ModelOptions = field(default_factory=ModelOptions)
-    data: DataOptions = field(default_factory=DataOptions)
-    scenes: SceneOptions = field(default_factory=SceneOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    simulation: SimulationOptions = field(default_factory=SimulationOptions)
-    losses: LossOptions = field(default_factory=LossOptions)
-    tune: TuneOptions = field(default_factory=TuneOptions)
-    run: RunOptions = field(default_factory=RunOptions)
-    detach_feedback: bool = False
-
-    @property
-    def interaction(self) -> InteractiveOptions:
-        """The passes of interactive training."""
-        return InteractiveOptions(self.simulation, self.losses, self.detach_feedback)
 
 
 # Options that a run may change when it goes on, without changing what it computes.
@@ -212,6 +70,10 @@ def config_from_values(values: dict[str, Any]) -> TrainConfig:
     """
     config = from_values(TrainConfig, values)
     check_rules(_rules(config) | optimizer_rules(config.optimizer) | run_rules(config.run))
+    try:
+        check_config(config.sam)
+    except CheckpointError as error:
+        raise InputError(f"architecture: {error}") from None
     return config
 
 
@@ -334,7 +196,7 @@ def run_rules(options: RunOptions) -> dict[str, bool]:
 
 def _rules(config: TrainConfig) -> dict[str, bool]:
     model, data, simulation = config.model, config.data, config.simulation
-    patch = CONFIGS[model.name].image_encoder.patch_size if model.name in CONFIGS else 1
+    patch = config.sam.image_encoder.patch_size if model.name in CONFIGS else 1
     return {
         f"model.name must be one of {', '.join(CONFIGS)}": model.name in CONFIGS,
         "model.checkpoint and model.mae exclude each other": not (model.checkpoint and model.mae),

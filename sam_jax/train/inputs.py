@@ -11,8 +11,8 @@ from sam_jax.data.pipeline import training_batches
 from sam_jax.data.scene_batches import SceneBatches
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.data.transforms import FrameOptions
-from sam_jax.train.config import SCENES, DataOptions
 from sam_jax.train.loop import Batches
+from sam_jax.train.options import SCENES, DataOptions
 
 
 def open_batches(

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sam_jax.checkpoints import load_checkpoint, save_checkpoint
-from sam_jax.configs import CONFIGS, SamConfig
+from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
 from sam_jax.models.sam import Sam
 from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import MODEL, check_mesh, join_heads, split_heads
-from sam_jax.train.config import TrainConfig
 from sam_jax.train.loop import Batches, Job
 from sam_jax.train.mae import sam_encoder_from_mae
 from sam_jax.train.mae_files import load_mae
+from sam_jax.train.options import TrainConfig
 from sam_jax.train.pictures import first_prompt_pictures
 from sam_jax.train.tasks import interactive_loss
 from sam_jax.types import Params, Prompts
@@ -35,7 +35,7 @@ def interactive_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
     Raises:
       InputError: the mesh does not fit the model.
     """
-    architecture = CONFIGS[config.model.name]
+    architecture = config.sam
     check_mesh(architecture, mesh)
     dtype = jnp.dtype(config.model.dtype)
     model = Sam(

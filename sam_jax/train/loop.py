@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 
 from sam_jax.errors import InputError
 from sam_jax.files import try_lock, written_aside
-from sam_jax.train.config import RunOptions
 from sam_jax.train.optimizer import OptimizerOptions, learning_rate, make_optimizer
+from sam_jax.train.options import RunOptions
 from sam_jax.train.placement import (
     batch_sharding,
     check_batch_size,

@@ -16,17 +16,12 @@ from sam_jax.data.image_folder import ImageFolder
 from sam_jax.errors import InputError
 from sam_jax.models.mae import MaskedAutoencoder
 from sam_jax.sharding import make_mesh
-from sam_jax.train.config import (
-    RunOptions,
-    check_rules,
-    from_values,
-    optimizer_rules,
-    run_rules,
-)
+from sam_jax.train.config import check_rules, from_values, optimizer_rules, run_rules
 from sam_jax.train.loop import Job, run_folder, run_job
 from sam_jax.train.mae import mae_loss
 from sam_jax.train.mae_files import save_mae
 from sam_jax.train.optimizer import OptimizerOptions
+from sam_jax.train.options import RunOptions
 from sam_jax.train.runs import forbidden_changes
 from sam_jax.train.state import Summed
 from sam_jax.train.step import Loss

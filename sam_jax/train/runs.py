@@ -8,14 +8,14 @@ from typing import Any
 import jax
 
 from sam_jax.checkpoints import read_info
-from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
 from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import make_mesh
-from sam_jax.train.config import FREE_TO_CHANGE, TrainConfig, differences
+from sam_jax.train.config import FREE_TO_CHANGE, differences
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import run_folder, run_job
+from sam_jax.train.options import TrainConfig
 from sam_jax.train.tune import tuned_job
 
 
@@ -50,7 +50,7 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         batches = open_batches(
             config.data,
             config.scenes,
-            CONFIGS[config.model.name].image_size,
+            config.sam.image_size,
             config.run.seed,
             echo,
         )

@@ -16,16 +16,15 @@ from jax.sharding import Mesh
 
 from sam_jax.adapters import merge_adapter, save_adapter
 from sam_jax.checkpoints import read_info
-from sam_jax.configs import CONFIGS
 from sam_jax.errors import InputError
 from sam_jax.lora import LoraOptions, init_lora, merge_lora
 from sam_jax.models.sam import Sam
 from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import MODEL, join_heads
-from sam_jax.train.config import TrainConfig
 from sam_jax.train.jobs import interactive_job
 from sam_jax.train.loop import Batches, Job
 from sam_jax.train.optimizer import frozen_names, paths
+from sam_jax.train.options import TrainConfig
 from sam_jax.train.step import Loss
 from sam_jax.train.tasks import embedded_loss
 from sam_jax.train.tune_embeddings import EmbeddedBatches
@@ -158,7 +157,7 @@ def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
 
 def _on_embeddings(job: Job, config: TrainConfig, variables: Callable[[], Params]) -> Job:
     """The job without the image encoder in its steps, and so without pictures."""
-    architecture, dtype = CONFIGS[config.model.name], jnp.dtype(config.model.dtype)
+    architecture, dtype = config.sam, jnp.dtype(config.model.dtype)
     model = Sam(architecture, dtype, decoder_dropout=config.model.decoder_dropout)
     folder = Path(config.tune.cached_embeddings)
     return replace(

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from sam_jax import InputError
+from sam_jax.configs import VIT_B, ImageEncoderConfig
 from sam_jax.train.config import config_from_values, differences, read_values
 from sam_jax.train.pretrain import pretrain_config
 
@@ -125,3 +126,18 @@ def test_scenes_vary_by_themselves():
     assert config.scenes.difficulty == 1
     with pytest.raises(InputError, match="no data.flip"):
         read("vit_b", "data.path=scenes", "data.flip=true")
+
+
+def test_another_size_of_a_model():
+    config = read(
+        "vit_b",
+        *("architecture.width=64", "architecture.depth=4", "architecture.num_heads=2"),
+        *("architecture.patch_size=8", "architecture.image_size=128", "architecture.mlp_dim=128"),
+        *("architecture.global_attention_indexes=[1, 3]", "architecture.embed_dim=64"),
+    ).sam
+    assert config.image_encoder == ImageEncoderConfig(8, 64, 4, 2, 128, 14, (1, 3), (16, 16))
+    assert (config.image_size, config.embed_dim) == (128, 64)
+    assert config.name == "vit_b of another size" and config.decoder_depth == VIT_B.decoder_depth
+    assert read("vit_b").sam == VIT_B
+    with pytest.raises(InputError, match="architecture: global_attention_indexes must be below"):
+        read("vit_b", "architecture.depth=4")

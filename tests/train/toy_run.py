@@ -15,9 +15,9 @@ import numpy as np
 
 from sam_jax.errors import InputError
 from sam_jax.sharding import make_mesh
-from sam_jax.train.config import RunOptions
 from sam_jax.train.loop import Job, run_folder, run_job
 from sam_jax.train.optimizer import OptimizerOptions
+from sam_jax.train.options import RunOptions
 from sam_jax.train.run_checkpoints import RunCheckpoints
 from sam_jax.train.state import Summed
 
