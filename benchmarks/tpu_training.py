@@ -4,24 +4,20 @@
     python benchmarks/tpu_training.py [--recipes vit_b,vit_l,vit_h] [--topology v5p:4x4x4]
 
 Lowers and compiles one whole update of each recipe, from shapes alone, for a described pod, and
-prints a Markdown table: memory of one chip, what the compiler counts for one chip (a loop's body
-is counted once, and the passes of interactive training are a loop), and in which operations chips
-meet.
+prints a Markdown table: memory of one chip, and what the compiler counts for one chip (a loop's
+body is counted once, and the passes of interactive training are a loop).
 """
 
 import argparse
 import os
-import re
 import sys
 import time
-from collections import Counter
 from functools import partial
 from typing import Any
 
 from tpu_compile import ENVIRONMENT, names_of, positive
 
 RECIPES = ("vit_b", "vit_l", "vit_h")
-COLLECTIVES = r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 HEADINGS = (
     "recipe",
     "chips",
@@ -29,7 +25,9 @@ HEADINGS = (
     "arguments, MB",
     "temporaries, MB",
     "all, GB of a chip",
-) + ("GFLOP a chip, loops once", "chips meet in", "compiled in, s")
+    "GFLOP a chip, loops once",
+    "compiled in, s",
+)
 
 
 def compile_update(recipe: str, topology: str, model_devices: int) -> tuple[Any, int, int]:
@@ -105,12 +103,10 @@ def main() -> None:
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
         whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         whole += memory.output_size_in_bytes - memory.alias_size_in_bytes
-        meetings = Counter(re.findall(COLLECTIVES, compiled.as_text()))
         cells = [recipe, str(chips), str(images)]
         cells += [f"{memory.argument_size_in_bytes / 1e6:,.0f}"]
         cells += [f"{memory.temp_size_in_bytes / 1e6:,.0f}", f"{whole / 1e9:.1f}"]
         cells += [f"{cost['flops'] / 1e9:,.0f}"]
-        cells += [", ".join(f"{count} {name}" for name, count in sorted(meetings.items()))]
         cells += [f"{time.perf_counter() - started:.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from sam_jax.data.object_kinds import HELD_OUT_KINDS
 from sam_jax.data.samples import Sample
-from sam_jax.data.scenes import SceneOptions, scene
+from sam_jax.data.scene_batches import SceneBatches
+from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import InputError
 from sam_jax.formats.rle import encode_rle
 
@@ -17,8 +18,6 @@ from sam_jax.formats.rle import encode_rle
 FIRST_SCENE = 2**31 - 2**20
 SEED = 1
 SCENES = 500
-
-_drawn = jax.jit(scene, static_argnames="options")
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ class SceneSet:
 
     def __getitem__(self, index: int) -> Sample:
         """Draws a scene; image and masks have the size that it has within its frame."""
-        key = jax.random.fold_in(jax.random.key(self.seed), self.first + index)
-        drawn = jax.device_get(_drawn(key, options=self.options))
-        height, width = (int(size) for size in drawn.size_hw)
-        masks = drawn.masks[drawn.weights > 0, :height, :width]
+        scenes = SceneBatches(self.options, self.seed, 1, start=self.first + index)
+        batch = jax.device_get(next(scenes))
+        height, width = (int(size) for size in batch.sizes_hw[0])
+        masks = np.unpackbits(batch.masks[0][batch.weights[0] > 0], axis=-1).astype(bool)
         return Sample(
             self.name(index),
-            np.ascontiguousarray(drawn.image[:height, :width]),
+            np.ascontiguousarray(batch.images[0, :height, :width]),
             (height, width),
-            [encode_rle(mask) for mask in masks],
+            [encode_rle(mask) for mask in masks[:, :height, :width]],
         )
 
 

@@ -71,6 +71,7 @@ def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(r
     assert "optimizer.steps" in longer
 
 
+@pytest.mark.slow
 def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
     changes = (f"model.checkpoint={checkpoint}", 'optimizer.frozen=["^image_encoder/"]')
     options = [word for change in changes for word in ("--set", change)]
@@ -83,6 +84,7 @@ def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
     assert np.abs(changed).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_overfitting_repeats_one_batch(run, photos):
     Path("photos/sa_3.json").unlink()
     args = ("--overfit", 2, "--set", "optimizer.steps=2", "--set", "run.log_every=1")
@@ -90,6 +92,7 @@ def test_overfitting_repeats_one_batch(run, photos):
     assert json.loads(Path("out/config.json").read_text())["data"]["overfit"] == 2
 
 
+@pytest.mark.slow
 def test_an_encoder_is_pre_trained_and_started_from(run, photos):
     Path("mae.toml").write_text(PRETRAINING)
     result = run("pretrain", "mae.toml", "--output", "mae")

@@ -83,6 +83,7 @@ def times(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
 
 
+@pytest.mark.slow
 def test_a_decoder_alone_and_on_cached_embeddings(tune, checkpoint):
     result = tune(*DECODER, "run.log_every=1")
     assert "the adapter is in out/adapter\n" in result.stdout
@@ -142,6 +143,7 @@ def test_low_rank_updates_their_adapter_and_the_merged_model(
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_adapter(tune, run, monkeypatch):
     options = (*LORA, "run.picture_every=0", "run.log_every=1", "optimizer.steps=3")
     tune(*options, output="whole")

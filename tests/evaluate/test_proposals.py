@@ -119,6 +119,7 @@ def test_sizes_without_an_object_have_no_recall():
     assert count_found([runs_of(mask)], []).summary()["AR@1000"] is None
 
 
+@pytest.mark.slow
 def test_the_small_models_proposals_are_not_filtered_and_come_best_first():
     segmenter = Segmenter.load("tiny")
     y, x = np.mgrid[:90, :140]

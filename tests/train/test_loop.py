@@ -46,8 +46,9 @@ def without_times(records):
     "deaths",
     [
         ["step:3", "step:14", "step:21"],  # the first before there is a checkpoint
-        ["call:save:1", "call:save:3"],  # while it is being written
-        ["call:_seal:2", "call:wait:3"],
+        # While it is being written.
+        pytest.param(["call:save:1", "call:save:3"], marks=pytest.mark.slow),
+        pytest.param(["call:_seal:2", "call:wait:3"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

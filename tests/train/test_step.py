@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sam_jax.sharding import make_mesh
 from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
@@ -17,6 +18,7 @@ from sam_jax.train.step import initial_state, make_update
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_an_update_over_eight_devices_is_that_of_one():
     # Compiled without LLVM's optimisations: that takes longer than to run models this small.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
