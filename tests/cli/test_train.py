@@ -1,8 +1,10 @@
 """`sam-jax train` and `pretrain`: a toy model from a toy dataset to a checkpoint that segments."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,9 @@ from training_photos import CONFIG, write_photos
 
 from sam_jax import Segmenter
 from sam_jax.checkpoints import load_checkpoint
+from sam_jax.data.scenes import SceneOptions
+from sam_jax.train.inputs import open_batches
+from sam_jax.train.options import DataOptions
 
 pytest.importorskip("grain")
 
@@ -79,7 +84,7 @@ def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
     old, new = (load_checkpoint(path).params["params"] for path in (checkpoint, "out/model"))
     for name in ("blocks_0", "neck"):
         found, expected = new["image_encoder"][name], old["image_encoder"][name]
-        assert str(found) == str(expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
     changed = new["mask_decoder"]["iou_token"] - old["mask_decoder"]["iou_token"]
     assert np.abs(changed).max() > 1e-5
 
@@ -90,6 +95,23 @@ def test_overfitting_repeats_one_batch(run, photos):
     args = ("--overfit", 2, "--set", "optimizer.steps=2", "--set", "run.log_every=1")
     run("train", "run.toml", "--output", "out", *args)
     assert json.loads(Path("out/config.json").read_text())["data"]["overfit"] == 2
+
+
+@pytest.mark.parametrize("path", ["photos", "scenes"])
+def test_overfitting_takes_the_first_batch_for_ever(photos, path):
+    Path("photos/sa_3.json").unlink()
+    data = DataOptions(path=path, batch_size=2, max_masks=2, workers=0)
+    scenes = SceneOptions(objects=2, primitives=20)
+
+    def opened(overfit):
+        options = replace(data, overfit=overfit)
+        return open_batches(options, scenes, image_size=64, seed=0, echo=lambda line: None)
+
+    first = next(opened(0))
+    assert first.images.any() and first.weights.any()
+    repeated = opened(2)
+    for _ in range(2):
+        jax.tree.map(np.testing.assert_array_equal, next(repeated), first)
 
 
 @pytest.mark.slow
