@@ -11,6 +11,7 @@ from PIL import Image
 
 from sam_jax.errors import InputError
 from sam_jax.evaluate.baselines import FloodFill, RandomWalker, check_installed, fill_box, grabcut
+from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.chart import clicks_chart
 from sam_jax.evaluate.interactive import (
     CLICKS,
@@ -25,12 +26,13 @@ from sam_jax.evaluate.selection import EvaluatedImage
 
 # What the rows of the model are called; the others are named as their baseline.
 MODEL = "sam"
+SCORES = {"iou": "mean IoU", "boundary_f": "mean boundary F"}
 # Objects that are in memory, and prompted, at once.
 CHUNK = 32
 
 Mask = Bool[np.ndarray, "height width"]
-# IoU of objects by the name of the measure, such as click_1 or box_refined.
-Measures = Mapping[str, Float[np.ndarray, " objects"]]
+# Values of objects by what they are of (`SCORES`) and by the mask, such as click_1 or box_refined.
+Measures = Mapping[str, Mapping[str, Float[np.ndarray, " objects"]]]
 Method = Callable[[EvaluatedImage, Sequence[Mask], np.random.Generator | None], Measures]
 
 
@@ -72,12 +74,14 @@ class Task(Protocol):
 
 
 class ObjectTask:
-    """Mean IoU over objects, of several methods."""
+    """Means over objects, of several methods."""
 
     def __init__(self, methods: Mapping[str, Method], options: TaskOptions):
         self._options = options
         self._methods = methods
-        self._found: dict[str, dict[str, list[float]]] = {name: {} for name in methods}
+        self._found: dict[str, dict[str, dict[str, list[float]]]] = {
+            score: {name: {} for name in methods} for score in SCORES
+        }
 
     def add(self, image: EvaluatedImage) -> None:
         """Evaluates the objects of an image, a few of them at a time."""
@@ -88,37 +92,41 @@ class ObjectTask:
                 # The same for every method: they are compared on the same clicks.
                 rng = np.random.default_rng([self._options.seed, image.index, start])
                 found = method(image, truths, rng if self._options.random_first else None)
-                for measure, iou in found.items():
-                    self._found[name].setdefault(measure, []).extend(iou.tolist())
+                for score, by_mask in found.items():
+                    for mask, values in by_mask.items():
+                        self._found[score][name].setdefault(mask, []).extend(values.tolist())
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """Mean IoU over all objects by method and measure."""
+    def means(self, score: str) -> dict[str, dict[str, float]]:
+        """Means of a score over all objects, by method and mask."""
         return {
-            name: {measure: float(np.mean(iou)) for measure, iou in found.items()}
-            for name, found in self._found.items()
+            name: {mask: float(np.mean(values)) for mask, values in found.items()}
+            for name, found in self._found[score].items()
         }
 
     def lines(self) -> list[str]:
-        """A row for each method, a column for each measure."""
-        means = self.means()
-        measures = list(dict.fromkeys(m for found in means.values() for m in found))
-        titles = [measure.replace("_", " ") for measure in measures]
-        lines = ["| mean IoU | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-        for name, found in means.items():
-            cells = [f"{found[m]:.3f}" if m in found else "" for m in measures]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        """For each score a table: a row for each method, a column for each mask."""
+        lines = []
+        for score, title in SCORES.items():
+            means = self.means(score)
+            masks = list(dict.fromkeys(mask for found in means.values() for mask in found))
+            titles = [title, *(mask.replace("_", " ") for mask in masks)]
+            lines += [] if not lines else [""]
+            lines += [_row(titles), "|---" * len(titles) + "|"]
+            for name, found in means.items():
+                lines.append(_row([name, *(_three_digits(found.get(mask)) for mask in masks)]))
         return lines
 
     def values(self) -> dict[str, Any]:
         """The means."""
-        return {"mean_iou": self.means()}
+        return {f"mean_{score}": self.means(score) for score in SCORES}
 
     def columns(self) -> dict[str, list[float]]:
-        """IoU of every object, by "method measure"."""
+        """Scores of every object: IoU by "method mask", the others by "method mask score"."""
         return {
-            f"{name} {measure}": iou
-            for name, found in self._found.items()
-            for measure, iou in found.items()
+            f"{name} {mask}" if score == "iou" else f"{name} {mask} {score}": values
+            for score, methods in self._found.items()
+            for name, found in methods.items()
+            for mask, values in found.items()
         }
 
     def pictures(self) -> dict[str, Image.Image]:
@@ -138,7 +146,7 @@ class PointsTask(ObjectTask):
     def pictures(self) -> dict[str, Image.Image]:
         """Mean IoU over clicks."""
         series: dict[str, dict[int, float]] = {}
-        for name, found in self.means().items():
+        for name, found in self.means("iou").items():
             numbers = {
                 n: found[f"click_{n}"] for n in self._options.clicks if f"click_{n}" in found
             }
@@ -171,25 +179,37 @@ def _random_walker(image, truths, rng, clicks) -> Measures:
 
 
 def _click_measures(scores: ClickScores, with_oracle: bool) -> Measures:
-    found = {}
-    for n, iou in zip(scores.clicks, scores.iou.T, strict=True):
-        found[f"click_{n}"] = iou
+    iou, outline = {}, {}
+    for place, n in enumerate(scores.clicks):
+        iou[f"click_{n}"] = scores.iou[:, place]
+        outline[f"click_{n}"] = scores.boundary_f[:, place]
         if n == 1 and with_oracle:
-            found["click_1_oracle"] = scores.oracle
-    return found
+            iou["click_1_oracle"] = scores.oracle
+    return {"iou": iou, "boundary_f": outline}
 
 
 def _boxes_on_model(image, truths, rng) -> Measures:
     scores = box_scores(image.segmenter, image.embedding, truths)
-    return {"box": scores.iou, "box_oracle": scores.oracle, "box_refined": scores.refined}
+    return {
+        "iou": {"box": scores.iou, "box_oracle": scores.oracle, "box_refined": scores.refined},
+        "boundary_f": {"box": scores.boundary_f, "box_refined": scores.refined_boundary_f},
+    }
 
 
 def _filled_box(image, truths, rng) -> Measures:
-    return {"box": np.array([mask_iou(fill_box(image.pixels, tight_box(t)), t) for t in truths])}
+    return _from_boxes(fill_box, image, truths)
 
 
 def _grabcut(image, truths, rng) -> Measures:
-    return {"box": np.array([mask_iou(grabcut(image.pixels, tight_box(t)), t) for t in truths])}
+    return _from_boxes(grabcut, image, truths)
+
+
+def _from_boxes(make_mask, image, truths) -> Measures:
+    iou, outline = np.zeros((2, len(truths)))
+    for place, truth in enumerate(truths):
+        mask = make_mask(image.pixels, tight_box(truth))
+        iou[place], outline[place] = mask_iou(mask, truth), boundary_f(mask, truth)
+    return {"iou": {"box": iou}, "boundary_f": {"box": outline}}
 
 
 TASKS: dict[str, Callable[[TaskOptions], Task]] = {"points": PointsTask, "boxes": BoxesTask}
@@ -221,3 +241,11 @@ def make_tasks(names: Sequence[str], options: TaskOptions) -> dict[str, Task]:
 def _baselines(task: str, options: TaskOptions) -> dict[str, Any]:
     chosen = {name: BASELINES[name] for name in options.baselines}
     return {name: method for name, (of, method) in chosen.items() if of == task}
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _three_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

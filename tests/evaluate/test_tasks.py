@@ -71,10 +71,17 @@ def test_objects_are_taken_in_chunks_and_stay_in_order():
     assert boxes["sam box"] == boxes["sam box_refined"] == expected
     assert tasks["points"].values()["mean_iou"]["sam"]["click_1"] == np.mean(expected)
     # Every measure has a column; what a method does not have stays empty.
-    title, _, sam, filled = tasks["boxes"].lines()
+    title, _, sam, filled, gap, outlines, *_, filled_outlines = tasks["boxes"].lines()
     assert title == "| mean IoU | box | box oracle | box refined |"
     assert filled == "| filled-box | 1.000 |  |  |"
     assert sam.count(f"{np.mean(expected):.3f}") == 3
+    assert (gap, outlines) == ("", "| mean boundary F | box | box refined |")
+    assert filled_outlines == "| filled-box | 1.000 |  |"
+    # A pixel is tolerated: three rows of four are as good as all, none are nothing.
+    found = boxes["sam box boundary_f"]
+    assert [found[one] for one in (0, 3, 4)] == [0, 1, 1] and 0 < found[1] < found[2] < 1
+    assert tasks["boxes"].values()["mean_boundary_f"]["sam"]["box"] == np.mean(found)
+    assert columns["flood-fill click_1 boundary_f"] == [1.0] * len(truths)
 
 
 def test_all_methods_get_the_same_random_clicks(monkeypatch):
