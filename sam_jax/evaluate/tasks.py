@@ -22,6 +22,12 @@ from sam_jax.evaluate.interactive import (
     mask_iou,
     tight_box,
 )
+from sam_jax.evaluate.proposals import (
+    RecallCounts,
+    count_found,
+    generate_proposals,
+    proposal_overlaps,
+)
 from sam_jax.evaluate.selection import EvaluatedImage
 
 # What the rows of the model are called; the others are named as their baseline.
@@ -105,7 +111,7 @@ class ObjectTask:
 
     def lines(self) -> list[str]:
         """For each score a table: a row for each method, a column for each mask."""
-        lines = []
+        lines: list[str] = []
         for score, title in SCORES.items():
             means = self.means(score)
             masks = list(dict.fromkeys(mask for found in means.values() for mask in found))
@@ -163,6 +169,48 @@ class BoxesTask(ObjectTask):
         super().__init__({MODEL: _boxes_on_model} | _baselines("boxes", options), options)
 
 
+class ProposalsTask:
+    """How many objects are among the masks of everything, as section 7.3 of the paper."""
+
+    def __init__(self):
+        self._counts: list[RecallCounts] = []
+        self._proposals: list[int] = []
+        self._best: list[float] = []
+
+    def add(self, image: EvaluatedImage) -> None:
+        """Generates masks for an image and counts which objects are among them."""
+        proposals = generate_proposals(image.segmenter, image.embedding)
+        truths = (image.mask(place) for place in range(len(image.objects)))
+        overlaps = proposal_overlaps(proposals, truths)
+        self._counts.append(count_found(overlaps, np.array(image.areas)))
+        self._proposals.append(len(proposals))
+        self._best += overlaps.max(axis=0, initial=0).tolist()
+
+    def lines(self) -> list[str]:
+        """One row."""
+        values = self.values()
+        recall = values["average_recall"]
+        titles = ["average recall", "proposals an image", *recall]
+        cells = [f"{values['proposals_per_image']:.1f}", *map(_three_digits, recall.values())]
+        return [_row(titles), "|---" * len(titles) + "|", _row([MODEL, *cells])]
+
+    def values(self) -> dict[str, Any]:
+        """Average recall by number of proposals and size of objects; none where no object is."""
+        first, *others = self._counts
+        return {
+            "proposals_per_image": float(np.mean(self._proposals)),
+            "average_recall": sum(others, first).average_recall(),
+        }
+
+    def columns(self) -> dict[str, list[float]]:
+        """IoU of the best proposal for every object, which may be the best for others too."""
+        return {f"{MODEL} best_proposal": self._best}
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """None."""
+        return {}
+
+
 def _clicks_on_model(image, truths, rng, clicks) -> Measures:
     method = SegmenterClicks(image.segmenter, image.embedding)
     return _click_measures(click_scores(method, truths, clicks, rng), with_oracle=True)
@@ -212,7 +260,11 @@ def _from_boxes(make_mask, image, truths) -> Measures:
     return {"iou": {"box": iou}, "boundary_f": {"box": outline}}
 
 
-TASKS: dict[str, Callable[[TaskOptions], Task]] = {"points": PointsTask, "boxes": BoxesTask}
+TASKS: dict[str, Callable[[TaskOptions], Task]] = {
+    "points": PointsTask,
+    "boxes": BoxesTask,
+    "proposals": lambda options: ProposalsTask(),
+}
 
 # The task of each, and how it is done.
 BASELINES: dict[str, tuple[str, Any]] = {

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from fake_predictors import FakePredictor
 
+from sam_jax.automatic.candidates import Candidates
+from sam_jax.automatic.records import GeneratedMasks
+from sam_jax.automatic.runs import runs_of_mask
 from sam_jax.errors import InputError
 from sam_jax.evaluate.baselines import FloodFill
 from sam_jax.evaluate.selection import EvaluatedImage
@@ -113,3 +116,46 @@ def test_a_baseline_that_cannot_run_is_refused_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
         make_tasks(("boxes",), TaskOptions(baselines=("grabcut",)))
+
+
+def candidates_of(masks):
+    """What generation returns for some masks, the first of the highest quality."""
+    runs = [runs_of_mask(mask, (0, 0, SIZE[1], SIZE[0]), SIZE) for mask in masks]
+    quality = np.linspace(1, 0.5, len(masks), dtype=np.float32)
+    boxes = np.zeros((len(masks), 4), np.int64)
+    return Candidates(quality, quality, boxes, boxes, [np.zeros((1, 2))] * len(masks), runs)
+
+
+class GeneratingSegmenter:
+    """Finds everything but the first `missing` objects."""
+
+    def __init__(self, truths, missing):
+        self.masks = truths[missing:]
+
+    def encode(self, pixels):
+        return pixels.shape
+
+    def generate_masks(self, embedding, **options):
+        assert embedding == (*SIZE, 3)
+        return GeneratedMasks(SIZE, candidates_of(self.masks), {})
+
+
+def test_recall_of_proposals_is_over_all_objects_of_all_images():
+    truths = tiles()
+    (task,) = make_tasks(("proposals",), TaskOptions()).values()
+    task.add(image_of(truths, GeneratingSegmenter(truths, 3)))
+    task.add(image_of(truths[:12], GeneratingSegmenter(truths[:12], 6), index=1))
+    count = len(truths)
+    values = task.values()
+    assert values["proposals_per_image"] == (count - 3 + 6) / 2
+    recall = values["average_recall"]
+    assert recall["AR@10"] == pytest.approx((10 + 6) / (count + 12))
+    found = (count - 3 + 6) / (count + 12)
+    assert recall["AR@1000"] == recall["AR@1000 small"] == pytest.approx(found)
+    assert task.columns() == {
+        "sam best_proposal": [0.0] * 3 + [1.0] * (count - 3) + [0.0] * 6 + [1.0] * 6
+    }
+    title, _, row = task.lines()
+    assert title.startswith("| average recall | proposals an image | AR@10 | AR@100 | AR@1000 |")
+    # No object is medium or large.
+    assert row.endswith(f" {found:.3f} | {found:.3f} |  |  |")
