@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sam_jax.evaluate.tasks import Task
 
 # As in `evaluate.tasks`, which brings JAX.
-TASKS = ("points", "boxes", "proposals")
+TASKS = ("points", "boxes", "proposals", "edges")
 # The others ask thousands of points an image.
 DEFAULT_TASKS = ("points", "boxes")
 BASELINES = ("flood-fill", "random-walker", "filled-box", "grabcut")
@@ -105,7 +105,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[in
     "--output",
     type=FILE,
     metavar="DIR",
-    help="Also write results.json, results.csv with every object, and charts there.",
+    help="Also write results.json, results.csv with every object, and pictures there.",
 )
 def evaluate(
     dataset: Path,
@@ -135,6 +135,9 @@ def evaluate(
 
     proposals: average recall of at most 1,000 masks of everything in an image, from 64 by 64 points
     and without filters, also by the size of objects as COCO divides them.
+
+    edges: ODS, OIS, AP and R50 of edges from masks of 16 by 16 points against the boundaries of all
+    objects of an image; edges of what is not annotated count as wrong.
     """
     from sam_jax.data.layouts import open_dataset
     from sam_jax.evaluate.selection import SelectedImages, Selection
@@ -144,6 +147,8 @@ def evaluate(
         check_output_folder(output)
     chosen = TaskOptions(clicks, first_click == "random", seed, tuple(dict.fromkeys(baselines)))
     tasks = make_tasks(task_names or DEFAULT_TASKS, chosen)
+    if "edges" in tasks and max_masks is not None:
+        raise InputError("the task edges needs all objects of an image; leave out --max-masks")
     selection = Selection(max_images, max_masks, min_area, seed)
     opened = open_dataset(dataset, annotations)
     path = find_checkpoint(checkpoint)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int, Int64
 
 from sam_jax.automatic.runs import Runs
 
+POINTS_PER_SIDE = 64
 LIMITS = (10, 100, 1000)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 # COCO's sizes, in pixels of the mask; what is on a border counts for both sides.
@@ -67,7 +68,7 @@ def generate_proposals(segmenter: Any, embedding: Any) -> list[Runs]:
     """
     found = segmenter.generate_masks(
         embedding,
-        points_per_side=64,
+        points_per_side=POINTS_PER_SIDE,
         pred_iou_thresh=0.0,
         stability_score_thresh=0.0,
         stability_score_offset=1.0,

@@ -13,6 +13,7 @@ from sam_jax.errors import InputError
 from sam_jax.evaluate.baselines import FloodFill, RandomWalker, check_installed, fill_box, grabcut
 from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.chart import clicks_chart
+from sam_jax.evaluate.everything_tasks import EdgesTask, ProposalsTask
 from sam_jax.evaluate.interactive import (
     CLICKS,
     ClickScores,
@@ -22,16 +23,9 @@ from sam_jax.evaluate.interactive import (
     mask_iou,
     tight_box,
 )
-from sam_jax.evaluate.proposals import (
-    RecallCounts,
-    count_found,
-    generate_proposals,
-    proposal_overlaps,
-)
 from sam_jax.evaluate.selection import EvaluatedImage
+from sam_jax.evaluate.tables import MODEL, table_lines
 
-# What the rows of the model are called; the others are named as their baseline.
-MODEL = "sam"
 SCORES = {"iou": "mean IoU", "boundary_f": "mean boundary F"}
 # Objects that are in memory, and prompted, at once.
 CHUNK = 32
@@ -116,10 +110,8 @@ class ObjectTask:
             means = self.means(score)
             masks = list(dict.fromkeys(mask for found in means.values() for mask in found))
             titles = [title, *(mask.replace("_", " ") for mask in masks)]
-            lines += [] if not lines else [""]
-            lines += [_row(titles), "|---" * len(titles) + "|"]
-            for name, found in means.items():
-                lines.append(_row([name, *(_three_digits(found.get(mask)) for mask in masks)]))
+            rows = [[name, *(found.get(mask) for mask in masks)] for name, found in means.items()]
+            lines += [*([""] if lines else []), *table_lines(titles, rows)]
         return lines
 
     def values(self) -> dict[str, Any]:
@@ -167,48 +159,6 @@ class BoxesTask(ObjectTask):
 
     def __init__(self, options: TaskOptions):
         super().__init__({MODEL: _boxes_on_model} | _baselines("boxes", options), options)
-
-
-class ProposalsTask:
-    """How many objects are among the masks of everything, as section 7.3 of the paper."""
-
-    def __init__(self):
-        self._counts: list[RecallCounts] = []
-        self._proposals: list[int] = []
-        self._best: list[float] = []
-
-    def add(self, image: EvaluatedImage) -> None:
-        """Generates masks for an image and counts which objects are among them."""
-        proposals = generate_proposals(image.segmenter, image.embedding)
-        truths = (image.mask(place) for place in range(len(image.objects)))
-        overlaps = proposal_overlaps(proposals, truths)
-        self._counts.append(count_found(overlaps, np.array(image.areas)))
-        self._proposals.append(len(proposals))
-        self._best += overlaps.max(axis=0, initial=0).tolist()
-
-    def lines(self) -> list[str]:
-        """One row."""
-        values = self.values()
-        recall = values["average_recall"]
-        titles = ["average recall", "proposals an image", *recall]
-        cells = [f"{values['proposals_per_image']:.1f}", *map(_three_digits, recall.values())]
-        return [_row(titles), "|---" * len(titles) + "|", _row([MODEL, *cells])]
-
-    def values(self) -> dict[str, Any]:
-        """Average recall by number of proposals and size of objects; none where no object is."""
-        first, *others = self._counts
-        return {
-            "proposals_per_image": float(np.mean(self._proposals)),
-            "average_recall": sum(others, first).average_recall(),
-        }
-
-    def columns(self) -> dict[str, list[float]]:
-        """IoU of the best proposal for every object, which may be the best for others too."""
-        return {f"{MODEL} best_proposal": self._best}
-
-    def pictures(self) -> dict[str, Image.Image]:
-        """None."""
-        return {}
 
 
 def _clicks_on_model(image, truths, rng, clicks) -> Measures:
@@ -264,6 +214,7 @@ TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "points": PointsTask,
     "boxes": BoxesTask,
     "proposals": lambda options: ProposalsTask(),
+    "edges": lambda options: EdgesTask(),
 }
 
 # The task of each, and how it is done.
@@ -293,11 +244,3 @@ def make_tasks(names: Sequence[str], options: TaskOptions) -> dict[str, Task]:
 def _baselines(task: str, options: TaskOptions) -> dict[str, Any]:
     chosen = {name: BASELINES[name] for name in options.baselines}
     return {name: method for name, (of, method) in chosen.items() if of == task}
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _three_digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
