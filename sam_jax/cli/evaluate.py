@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from sam_jax.evaluate.tasks import Task
 
 # As in `evaluate.tasks`, which brings JAX.
-TASKS = ("points", "boxes", "boundaries", "proposals", "edges")
-USUAL_TASKS = TASKS[:2]
+TASKS = ("points", "boxes", "proposals", "edges")
+# The others ask thousands of points an image.
+DEFAULT_TASKS = ("points", "boxes")
 BASELINES = ("flood-fill", "random-walker", "filled-box", "grabcut")
 FORMAT_VERSION = 1
 
@@ -43,7 +44,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[in
     return tuple(numbers)
 
 
-@click.command(short_help="IoU on a dataset, as in the paper.")
+@click.command(short_help="IoU and recall on a dataset, as in the paper.")
 @click.argument("dataset", type=FILE)
 @click.option(
     "--annotations",
@@ -104,7 +105,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[in
     "--output",
     type=FILE,
     metavar="DIR",
-    help="Also write results.json, results.csv with every object, and charts there.",
+    help="Also write results.json, results.csv with every object, and pictures there.",
 )
 def evaluate(
     dataset: Path,
@@ -121,7 +122,7 @@ def evaluate(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Measures how well masks agree with those of DATASET: mean IoU over its objects.
+    """Measures how well masks agree with those of DATASET: IoU, boundary F, recall.
 
     DATASET is a folder of SA-1B (images with a JSON file each), its tar files, or COCO instances;
     or scenes, or scenes:held-out, procedural scenes that no run is trained on, the latter of kinds
@@ -130,12 +131,14 @@ def evaluate(
     points: clicks on every object, the first in its centre, each further one in the greatest error
     that is left. After the first click the most confident of three masks counts; click 1 oracle is
     the best of them. boxes: the object's own box, the most confident of three masks and the best of
-    them; refined is after the most confident mask was given back together with the box.
+    them; refined is after the most confident mask was given back together with the box. Both also
+    with the boundary F-measure of DAVIS.
 
-    boundaries: the boundary F-measure of the most confident mask for one click and for the box,
-    with DAVIS's tolerance of 0.008 of the diagonal. proposals: average recall of masks of
-    everything, as COCO counts it, without classes. edges: ODS, OIS, AP and R50 of edges made
-    from masks of everything, against the outlines of all objects of an image.
+    proposals: average recall of at most 1,000 masks of everything in an image, from 64 by 64 points
+    and without filters, also by the size of objects as COCO divides them.
+
+    edges: ODS, OIS, AP and R50 of edges from masks of 16 by 16 points against the boundaries of all
+    objects of an image; edges of what is not annotated count as wrong.
     """
     from sam_jax.data.layouts import open_dataset
     from sam_jax.evaluate.selection import SelectedImages, Selection
@@ -144,7 +147,9 @@ def evaluate(
     if output is not None:
         check_output_folder(output)
     chosen = TaskOptions(clicks, first_click == "random", seed, tuple(dict.fromkeys(baselines)))
-    tasks = make_tasks(task_names or USUAL_TASKS, chosen)
+    tasks = make_tasks(task_names or DEFAULT_TASKS, chosen)
+    if "edges" in tasks and max_masks is not None:
+        raise InputError("the task edges needs all objects of an image; leave out --max-masks")
     selection = Selection(max_images, max_masks, min_area, seed)
     opened = open_dataset(dataset, annotations)
     path = find_checkpoint(checkpoint)

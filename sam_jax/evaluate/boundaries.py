@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from jaxtyping import Bool
-from scipy.ndimage import distance_transform_edt
+from jaxtyping import Bool, Int64
+from scipy.spatial import cKDTree
 
 # DAVIS's tolerance, as a part of the image's diagonal.
 TOLERANCE = 0.008
@@ -16,9 +16,11 @@ def boundary_pixels(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, 
     Masks that touch share the boundary between them, and it is one pixel wide. The image's own
     edge is none.
     """
-    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
-    here = padded[:-1, :-1]
-    return (here != padded[:-1, 1:]) | (here != padded[1:, :-1]) | (here != padded[1:, 1:])
+    out = np.zeros_like(mask)
+    out[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    out[:-1] |= mask[:-1] != mask[1:]
+    out[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return out
 
 
 def boundary_f(
@@ -38,24 +40,19 @@ def boundary_f(
       tolerance: as a part of the image's diagonal; rounded up to whole pixels.
     """
     radius = math.ceil(tolerance * math.hypot(*truth.shape))
-    both = predicted | truth
-    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
-    if not rows.size:
-        return 1.0
-    # Boundaries lie within a pixel of the masks; the rest of the image holds none.
-    area = (
-        slice(max(0, rows[0] - 1), rows[-1] + 2),
-        slice(max(0, columns[0] - 1), columns[-1] + 2),
-    )
-    found, true = boundary_pixels(predicted[area]), boundary_pixels(truth[area])
-    if not found.any() or not true.any():
-        return float(found.any() == true.any())
-    precision = np.mean(_distance_to(true)[found] <= radius)
-    recall = np.mean(_distance_to(found)[true] <= radius)
+    found, true = np.argwhere(boundary_pixels(predicted)), np.argwhere(boundary_pixels(truth))
+    if not len(found) or not len(true):
+        return float(len(found) == len(true))
+    precision, recall = _part_near(found, true, radius), _part_near(true, found, radius)
     total = precision + recall
-    return float(2 * precision * recall / total) if total else 0.0
+    return 2 * precision * recall / total if total else 0.0
 
 
-def _distance_to(boundary: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """Distances to the nearest pixel of a boundary: a radius of it is a dilation by a disk."""
-    return np.asarray(distance_transform_edt(~boundary))
+def _part_near(
+    pixels: Int64[np.ndarray, "n 2"], others: Int64[np.ndarray, "m 2"], radius: int
+) -> float:
+    """The part of some pixels with one of the others no farther away than the radius."""
+    # Distances of pixels are roots of whole numbers: none lies just beyond the radius. What the
+    # search finds is nearer than its bound, or infinitely far.
+    distances, _ = cKDTree(others).query(pixels, distance_upper_bound=radius + 1e-6)
+    return float(np.mean(np.isfinite(distances)))

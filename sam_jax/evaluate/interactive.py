@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.clicks import centre_point, error_click, random_point
 from sam_jax.formats.rle import mask_box
 from sam_jax.types import LABEL_FOREGROUND
@@ -61,32 +62,38 @@ class ClickMethod(Protocol):
 
 @dataclass(frozen=True)
 class ClickScores:
-    """IoU of each object after a number of clicks.
+    """How each object was found after a number of clicks.
 
     Attributes:
       clicks: the numbers of clicks.
       iou: of the mask that the method chose.
-      oracle: of the best of the masks offered after the first click.
+      oracle: IoU of the best of the masks offered after the first click.
+      boundary_f: of the mask that the method chose.
     """
 
     clicks: tuple[int, ...]
     iou: Float[np.ndarray, "objects numbers"]
     oracle: Float[np.ndarray, " objects"]
+    boundary_f: Float[np.ndarray, "objects numbers"]
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """IoU of each object, prompted with its box.
+    """How each object was found, prompted with its box.
 
     Attributes:
       iou: of the most confident mask.
-      oracle: of the best of the three masks.
-      refined: of the mask after the most confident one was given back together with the box.
+      oracle: IoU of the best of the three masks.
+      refined: IoU after the most confident mask was given back together with the box.
+      boundary_f: of the most confident mask.
+      refined_boundary_f: of the mask whose IoU is `refined`.
     """
 
     iou: Float[np.ndarray, " objects"]
     oracle: Float[np.ndarray, " objects"]
     refined: Float[np.ndarray, " objects"]
+    boundary_f: Float[np.ndarray, " objects"]
+    refined_boundary_f: Float[np.ndarray, " objects"]
 
 
 class SegmenterClicks:
@@ -129,7 +136,7 @@ def click_scores(
 ) -> ClickScores:
     """Clicks on objects of an image, each time into the greatest error that is left.
 
-    An object whose mask is right in every pixel gets no more clicks; its IoU stays 1.
+    An object whose mask is right in every pixel gets no more clicks; its scores stay 1.
 
     Args:
       method: what makes the masks.
@@ -144,7 +151,7 @@ def click_scores(
     labels[:, 0] = LABEL_FOREGROUND
     for place, truth in enumerate(truths):
         points[place, 0] = centre_point(truth) if rng is None else random_point(truth, rng)
-    iou = np.zeros((count, last))
+    iou, outline = np.zeros((2, count, last))
     oracle = np.zeros(count)
     unfinished = list(range(count))
     for n in range(1, last + 1):
@@ -155,6 +162,7 @@ def click_scores(
         for one, masks in zip(unfinished, answers, strict=True):
             found = [mask_iou(mask, truths[one]) for mask in masks]
             iou[one, n - 1 :] = found[0]
+            outline[one, n - 1 :] = boundary_f(masks[0], truths[one])
             if n == 1:
                 oracle[one] = max(found)
             click = error_click(masks[0], truths[one]) if n < last else None
@@ -162,7 +170,8 @@ def click_scores(
                 points[one, n], labels[one, n] = click
                 clicked.append(one)
         unfinished = clicked
-    return ClickScores(tuple(clicks), iou[:, [n - 1 for n in clicks]], oracle)
+    measured = [n - 1 for n in clicks]
+    return ClickScores(tuple(clicks), iou[:, measured], oracle, outline[:, measured])
 
 
 def box_scores(segmenter: Predictor, embedding: Any, truths: Sequence[Mask]) -> BoxScores:
@@ -176,18 +185,22 @@ def box_scores(segmenter: Predictor, embedding: Any, truths: Sequence[Mask]) -> 
       truths: the objects' masks, none empty.
     """
     boxes = np.stack([tight_box(truth) for truth in truths])
-    iou, oracle, refined = np.zeros((3, len(truths)))
+    iou, oracle, refined, outline, refined_outline = np.zeros((5, len(truths)))
     prediction = segmenter.predict(embedding, boxes=boxes, multimask=True)
     logits = []
     for place, truth in enumerate(truths):
         best = int(np.argmax(prediction.scores[place]))
         logits.append(prediction.logits[place, best])
-        found = [mask_iou(mask, truth) for mask in _best_first(prediction, place, best)]
+        masks = _best_first(prediction, place, best)
+        found = [mask_iou(mask, truth) for mask in masks]
         iou[place], oracle[place] = found[0], max(found)
+        outline[place] = boundary_f(masks[0], truth)
     prediction = segmenter.predict(embedding, boxes=boxes, masks=np.stack(logits), multimask=False)
     for place, truth in enumerate(truths):
-        refined[place] = mask_iou(prediction.mask(place, 0), truth)
-    return BoxScores(iou, oracle, refined)
+        mask = prediction.mask(place, 0)
+        refined[place] = mask_iou(mask, truth)
+        refined_outline[place] = boundary_f(mask, truth)
+    return BoxScores(iou, oracle, refined, outline, refined_outline)
 
 
 def tight_box(mask: Bool[np.ndarray, "height width"]) -> Float32[np.ndarray, " 4"]:

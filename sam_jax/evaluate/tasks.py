@@ -13,7 +13,7 @@ from sam_jax.errors import InputError
 from sam_jax.evaluate.baselines import FloodFill, RandomWalker, check_installed, fill_box, grabcut
 from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.chart import clicks_chart
-from sam_jax.evaluate.clicks import centre_point, random_point
+from sam_jax.evaluate.everything_tasks import EdgesTask, ProposalsTask
 from sam_jax.evaluate.interactive import (
     CLICKS,
     ClickScores,
@@ -24,17 +24,15 @@ from sam_jax.evaluate.interactive import (
     tight_box,
 )
 from sam_jax.evaluate.selection import EvaluatedImage
-from sam_jax.evaluate.whole_images import EdgesTask, ProposalsTask
-from sam_jax.types import LABEL_FOREGROUND
+from sam_jax.evaluate.tables import MODEL, table_lines
 
-# What the rows of the model are called; the others are named as their baseline.
-MODEL = "sam"
+SCORES = {"iou": "mean IoU", "boundary_f": "mean boundary F"}
 # Objects that are in memory, and prompted, at once.
 CHUNK = 32
 
 Mask = Bool[np.ndarray, "height width"]
-# Values of objects by the name of the measure, such as click_1 or box_refined.
-Measures = Mapping[str, Float[np.ndarray, " objects"]]
+# Values of objects by what they are of (`SCORES`) and by the mask, such as click_1 or box_refined.
+Measures = Mapping[str, Mapping[str, Float[np.ndarray, " objects"]]]
 Method = Callable[[EvaluatedImage, Sequence[Mask], np.random.Generator | None], Measures]
 
 
@@ -76,18 +74,14 @@ class Task(Protocol):
 
 
 class ObjectTask:
-    """The mean over objects of how well masks agree, of several methods.
-
-    Attributes:
-      quantity: what is measured.
-    """
-
-    quantity = "mean IoU"
+    """Means over objects, of several methods."""
 
     def __init__(self, methods: Mapping[str, Method], options: TaskOptions):
         self._options = options
         self._methods = methods
-        self._found: dict[str, dict[str, list[float]]] = {name: {} for name in methods}
+        self._found: dict[str, dict[str, dict[str, list[float]]]] = {
+            score: {name: {} for name in methods} for score in SCORES
+        }
 
     def add(self, image: EvaluatedImage) -> None:
         """Evaluates the objects of an image, a few of them at a time."""
@@ -98,40 +92,39 @@ class ObjectTask:
                 # The same for every method: they are compared on the same clicks.
                 rng = np.random.default_rng([self._options.seed, image.index, start])
                 found = method(image, truths, rng if self._options.random_first else None)
-                for measure, iou in found.items():
-                    self._found[name].setdefault(measure, []).extend(iou.tolist())
+                for score, by_mask in found.items():
+                    for mask, values in by_mask.items():
+                        self._found[score][name].setdefault(mask, []).extend(values.tolist())
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """Means over all objects by method and measure."""
+    def means(self, score: str) -> dict[str, dict[str, float]]:
+        """Means of a score over all objects, by method and mask."""
         return {
-            name: {measure: float(np.mean(iou)) for measure, iou in found.items()}
-            for name, found in self._found.items()
+            name: {mask: float(np.mean(values)) for mask, values in found.items()}
+            for name, found in self._found[score].items()
         }
 
     def lines(self) -> list[str]:
-        """A row for each method, a column for each measure."""
-        means = self.means()
-        measures = list(dict.fromkeys(m for found in means.values() for m in found))
-        titles = [measure.replace("_", " ") for measure in measures]
-        lines = [
-            f"| {self.quantity} | " + " | ".join(titles) + " |",
-            "|---" * (len(titles) + 1) + "|",
-        ]
-        for name, found in means.items():
-            cells = [f"{found[m]:.3f}" if m in found else "" for m in measures]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        """For each score a table: a row for each method, a column for each mask."""
+        lines: list[str] = []
+        for score, title in SCORES.items():
+            means = self.means(score)
+            masks = list(dict.fromkeys(mask for found in means.values() for mask in found))
+            titles = [title, *(mask.replace("_", " ") for mask in masks)]
+            rows = [[name, *(found.get(mask) for mask in masks)] for name, found in means.items()]
+            lines += [*([""] if lines else []), *table_lines(titles, rows)]
         return lines
 
     def values(self) -> dict[str, Any]:
         """The means."""
-        return {self.quantity.lower().replace(" ", "_"): self.means()}
+        return {f"mean_{score}": self.means(score) for score in SCORES}
 
     def columns(self) -> dict[str, list[float]]:
-        """The value of every object, by "method measure"."""
+        """Scores of every object: IoU by "method mask", the others by "method mask score"."""
         return {
-            f"{name} {measure}": iou
-            for name, found in self._found.items()
-            for measure, iou in found.items()
+            f"{name} {mask}" if score == "iou" else f"{name} {mask} {score}": values
+            for score, methods in self._found.items()
+            for name, found in methods.items()
+            for mask, values in found.items()
         }
 
     def pictures(self) -> dict[str, Image.Image]:
@@ -151,7 +144,7 @@ class PointsTask(ObjectTask):
     def pictures(self) -> dict[str, Image.Image]:
         """Mean IoU over clicks."""
         series: dict[str, dict[int, float]] = {}
-        for name, found in self.means().items():
+        for name, found in self.means("iou").items():
             numbers = {
                 n: found[f"click_{n}"] for n in self._options.clicks if f"click_{n}" in found
             }
@@ -166,15 +159,6 @@ class BoxesTask(ObjectTask):
 
     def __init__(self, options: TaskOptions):
         super().__init__({MODEL: _boxes_on_model} | _baselines("boxes", options), options)
-
-
-class BoundariesTask(ObjectTask):
-    """Boundary F-measure of the most confident mask for an object's centre, and for its box."""
-
-    quantity = "mean boundary F"
-
-    def __init__(self, options: TaskOptions):
-        super().__init__({MODEL: _outlines_of_model}, options)
 
 
 def _clicks_on_model(image, truths, rng, clicks) -> Measures:
@@ -193,49 +177,42 @@ def _random_walker(image, truths, rng, clicks) -> Measures:
 
 
 def _click_measures(scores: ClickScores, with_oracle: bool) -> Measures:
-    found = {}
-    for n, iou in zip(scores.clicks, scores.iou.T, strict=True):
-        found[f"click_{n}"] = iou
+    iou, outline = {}, {}
+    for place, n in enumerate(scores.clicks):
+        iou[f"click_{n}"] = scores.iou[:, place]
+        outline[f"click_{n}"] = scores.boundary_f[:, place]
         if n == 1 and with_oracle:
-            found["click_1_oracle"] = scores.oracle
-    return found
+            iou["click_1_oracle"] = scores.oracle
+    return {"iou": iou, "boundary_f": outline}
 
 
 def _boxes_on_model(image, truths, rng) -> Measures:
     scores = box_scores(image.segmenter, image.embedding, truths)
-    return {"box": scores.iou, "box_oracle": scores.oracle, "box_refined": scores.refined}
-
-
-def _outlines_of_model(image, truths, rng) -> Measures:
-    segmenter, embedding = image.segmenter, image.embedding
-    first = centre_point if rng is None else partial(random_point, rng=rng)
-    points = np.array([[first(truth)] for truth in truths], np.float32)
-    labels = np.full((len(truths), 1), LABEL_FOREGROUND, np.int32)
-    boxes = np.stack([tight_box(truth) for truth in truths])
-    prompts = {"click_1": {"points": points, "labels": labels}, "box": {"boxes": boxes}}
-    measures = {}
-    for name, given in prompts.items():
-        found = segmenter.predict(embedding, **given, multimask=True)
-        best = np.argmax(found.scores, axis=1)
-        masks = (found.mask(i, int(which)) for i, which in enumerate(best))
-        pairs = zip(masks, truths, strict=True)
-        # Columns of this task and of the others stand in one table.
-        measures[f"{name}_boundary"] = np.array([boundary_f(mask, truth) for mask, truth in pairs])
-    return measures
+    return {
+        "iou": {"box": scores.iou, "box_oracle": scores.oracle, "box_refined": scores.refined},
+        "boundary_f": {"box": scores.boundary_f, "box_refined": scores.refined_boundary_f},
+    }
 
 
 def _filled_box(image, truths, rng) -> Measures:
-    return {"box": np.array([mask_iou(fill_box(image.pixels, tight_box(t)), t) for t in truths])}
+    return _from_boxes(fill_box, image, truths)
 
 
 def _grabcut(image, truths, rng) -> Measures:
-    return {"box": np.array([mask_iou(grabcut(image.pixels, tight_box(t)), t) for t in truths])}
+    return _from_boxes(grabcut, image, truths)
+
+
+def _from_boxes(make_mask, image, truths) -> Measures:
+    iou, outline = np.zeros((2, len(truths)))
+    for place, truth in enumerate(truths):
+        mask = make_mask(image.pixels, tight_box(truth))
+        iou[place], outline[place] = mask_iou(mask, truth), boundary_f(mask, truth)
+    return {"iou": {"box": iou}, "boundary_f": {"box": outline}}
 
 
 TASKS: dict[str, Callable[[TaskOptions], Task]] = {
     "points": PointsTask,
     "boxes": BoxesTask,
-    "boundaries": BoundariesTask,
     "proposals": lambda options: ProposalsTask(),
     "edges": lambda options: EdgesTask(),
 }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fake_predictors import FakePredictor
 
+from sam_jax.evaluate.boundaries import boundary_f
 from sam_jax.evaluate.interactive import (
     SegmenterClicks,
     box_scores,
@@ -40,6 +41,7 @@ def test_a_model_that_is_right_has_iou_1_and_gets_one_click():
     assert scores.clicks == (1, 2, 3, 5, 9)
     np.testing.assert_array_equal(scores.iou, np.ones((3, 5)))
     np.testing.assert_array_equal(scores.oracle, np.ones(3))
+    np.testing.assert_array_equal(scores.boundary_f, np.ones((3, 5)))
     assert len(predictor.calls) == 1
     call = predictor.calls[0]
     assert call["multimask"] and call["masks"] is None and call["embedding"] == "an embedding"
@@ -67,6 +69,9 @@ def test_a_surplus_part_is_clicked_as_background():
     np.testing.assert_array_equal(second["points"], [[first["points"][0, 0], (12, 27)]])
     np.testing.assert_array_equal(second["labels"], [[1, 0]])
     np.testing.assert_allclose(scores.iou, [[300 / 325, 1, 1], [1, 1, 1], [1, 1, 1]])
+    outline = boundary_f(more, TRUTHS[0])
+    assert 0 < outline < 1
+    np.testing.assert_allclose(scores.boundary_f, [[outline, 1, 1], [1, 1, 1], [1, 1, 1]])
 
 
 def test_a_missing_part_is_clicked_as_foreground():
@@ -129,6 +134,11 @@ def test_boxes_are_refined_with_box_and_most_confident_mask():
     np.testing.assert_array_equal(scores.iou, [0.5, 0.5, 0])
     np.testing.assert_array_equal(scores.oracle, np.ones(3))
     np.testing.assert_allclose(scores.refined, [300 / 301, 144 / 145, 1])
+    by_hand = [boundary_f(mask, truth) for mask, truth in zip(half, TRUTHS, strict=True)]
+    np.testing.assert_array_equal(scores.boundary_f, by_hand)
+    by_hand = [boundary_f(truth | TRUTHS[2], truth) for truth in TRUTHS]
+    np.testing.assert_array_equal(scores.refined_boundary_f, by_hand)
+    assert (scores.boundary_f < scores.refined_boundary_f).all()
     first, second = predictor.calls
     assert first["multimask"] and first["masks"] is None and first["points"] is None
     assert not second["multimask"] and second["masks"][:, 0, 0].tolist() == [1, 101, 201]
