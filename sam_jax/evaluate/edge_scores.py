@@ -1,9 +1,9 @@
 """How edge maps are scored against true boundaries: ODS, OIS, AP and R50 of the BSDS benchmark.
 
-Pixels are matched exactly: as many pairs of a found and a true pixel as there can be within the
-tolerance, no pixel in two pairs. BSDS's code seeks the least distances of pairs besides, on which
-no score depends; its search rounds distances, so that a few pairs can differ. It also thins a map
-once more at every threshold; here maps are taken as they are.
+At every threshold the map is thinned, then pixels are matched exactly: as many pairs of a found
+and a true pixel as there can be within the tolerance, no pixel in two pairs. BSDS's code seeks the
+least distances of pairs besides, on which no score depends; its search rounds distances, so that a
+few pairs can differ.
 """
 
 import math
@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 from scipy.spatial import cKDTree
+
+from sam_jax.evaluate.thinning import thin
 
 # BSDS's tolerance, as a part of the image's diagonal.
 TOLERANCE = 0.0075
@@ -66,23 +68,26 @@ def count_edges(
     truth: Bool[np.ndarray, "height width"],
     tolerance: float = TOLERANCE,
 ) -> EdgeCounts:
-    """Compares an edge map, thin and from 0 to 1, with true boundaries.
+    """Compares an edge map from 0 to 1 with true boundaries.
 
     Args:
       edges: the map.
-      truth: pixels of boundaries, a pixel wide.
+      truth: pixels of boundaries, thin.
       tolerance: as a part of the image's diagonal.
     """
-    graph = _near_pairs(edges >= THRESHOLDS[0], truth, tolerance * math.hypot(*edges.shape))
-    values = edges[edges >= THRESHOLDS[0]]
+    all_found = edges >= THRESHOLDS[0]
+    graph = _near_pairs(all_found, truth, tolerance * math.hypot(*edges.shape))
+    row_of = np.cumsum(all_found).reshape(edges.shape) - 1
     found, matched = np.zeros((2, len(THRESHOLDS)), np.int64)
+    count = -1
     for place, threshold in enumerate(THRESHOLDS):
-        rows = np.flatnonzero(values >= threshold)
-        found[place] = len(rows)
-        if place and found[place] == found[place - 1]:  # the same pixels
-            matched[place] = matched[place - 1]
-        else:
-            matched[place] = _most_pairs(graph[rows])
+        above = edges >= threshold
+        before, count = count, int(np.count_nonzero(above))
+        if count == before:  # the same pixels
+            found[place], matched[place] = found[place - 1], matched[place - 1]
+            continue
+        rows = row_of[thin(above)]
+        found[place], matched[place] = len(rows), _most_pairs(graph[rows])
     return EdgeCounts(matched, found, np.full(len(THRESHOLDS), np.count_nonzero(truth)))
 
 

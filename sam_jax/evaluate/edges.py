@@ -1,8 +1,8 @@
 """Edges of an image from masks of everything in it (SAM sections 7.2 and D.2).
 
-The paper leaves two things open. How edges are thinned, "Canny-style": here a pixel stays where no
-neighbour across the edge is stronger, by the gradient of the mask that is strongest there. And
-whether maps are smoothed before; here they are not.
+The paper leaves two things open. What its non-maximum suppression of edges is, "Canny-style":
+here a pixel stays where no neighbour across the edge is stronger, by the gradient of the mask that
+is strongest there. And whether maps are smoothed before; here they are not.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def edge_map(
         here, edge = strongest[:, *part], mask_edge(np.asarray(logits), found.threshold)
         np.copyto(here, edge, where=edge[0] > here[0])
     strength, across, down = strongest
-    return thinned(strength / max(strength.max(), np.finfo(np.float32).tiny), across, down)
+    return edge_nms(strength / max(strength.max(), np.finfo(np.float32).tiny), across, down)
 
 
 def _distinct(found: Any) -> list[tuple[int, int, tuple[int, int, int, int]]]:
@@ -75,7 +75,7 @@ def mask_edge(
     return np.stack([np.where(outside, np.hypot(across, down), 0), across, down])
 
 
-def thinned(
+def edge_nms(
     strength: Float32[np.ndarray, "height width"],
     across: Float32[np.ndarray, "height width"],
     down: Float32[np.ndarray, "height width"],

@@ -17,6 +17,7 @@ from sam_jax.evaluate.proposals import (
 )
 from sam_jax.evaluate.selection import EvaluatedImage
 from sam_jax.evaluate.tables import MODEL, table_lines
+from sam_jax.evaluate.thinning import thin
 from sam_jax.formats.overlay import side_by_side
 
 # Images of which a picture of their edges is kept.
@@ -78,6 +79,7 @@ class EdgesTask:
         truth = np.zeros(size_hw, bool)
         for place in range(len(image.objects)):
             truth |= boundary_pixels(image.mask(place))
+        truth = thin(truth)
         self._counts.append(count_edges(edges, truth))
         if len(self._counts) <= EDGE_PICTURES:
             panels = [image.pixels, _ink(edges), _ink(truth)]

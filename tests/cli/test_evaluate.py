@@ -12,6 +12,7 @@ from sam_jax.cli import evaluate as command
 from sam_jax.evaluate import edges, proposals, tasks
 from sam_jax.evaluate.boundaries import boundary_pixels
 from sam_jax.evaluate.interactive import SegmenterClicks, box_scores, click_scores
+from sam_jax.evaluate.thinning import thin
 from sam_jax.formats.rle import encode_rle, mask_area, mask_box
 from sam_jax.formats.sa1b import write_sa1b
 from sam_jax.images import read_image
@@ -160,7 +161,7 @@ def test_edges_and_proposals_of_the_small_model(run, dataset, monkeypatch):
             assert score is None or f"{score:.3f}" in result.stdout
     assert found["proposals"]["average_recall"]["AR@1000 large"] is None
     assert found["proposals"]["average_recall"]["AR@1000"] > 0
-    assert min(found["edges"].values()) > 0
+    assert found["edges"]["ODS"] > 0
     # The best of an image's masks is at least as good as the one that took it.
     best = [float(row["sam best_proposal"]) for row in read_rows("out/results.csv")]
     assert len(best) == 4 and np.mean(best) >= found["proposals"]["average_recall"]["AR@1000"]
@@ -169,7 +170,7 @@ def test_edges_and_proposals_of_the_small_model(run, dataset, monkeypatch):
             assert picture.width > 3 * size_hw[1] and picture.height == size_hw[0]
             boundaries = np.asarray(picture.convert("L"))[:, -size_hw[1] :]
         truth = np.any([boundary_pixels(m) for m in drawn(size_hw)[1][:2]], axis=0)
-        np.testing.assert_array_equal(boundaries == 0, truth)
+        np.testing.assert_array_equal(boundaries == 0, thin(truth))
 
 
 def test_coco_instances_are_evaluated_with_polygons(run, dataset):

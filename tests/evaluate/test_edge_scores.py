@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from sam_jax.evaluate.edge_scores import THRESHOLDS, count_edges, edge_scores
+from sam_jax.evaluate.thinning import thin
 
 SHAPE = (60, 80)  # the diagonal is 100 pixels
 
@@ -26,7 +27,7 @@ def test_as_many_pixels_are_paired_as_an_assignment_pairs(seed, distance):
     true = rng.random(shape) < 0.15
     counts = count_edges(edges, true, distance / np.hypot(*shape))
     for place in (0, 30, 70):
-        found = edges >= THRESHOLDS[place]
+        found = thin(edges >= THRESHOLDS[place])
         apart = np.argwhere(found)[:, None] - np.argwhere(true)[None]
         near = np.hypot(*apart.T).T <= distance
         rows, columns = linear_sum_assignment(near, maximize=True)
