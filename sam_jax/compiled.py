@@ -84,7 +84,8 @@ class CompiledModel:
         """Scores [P, M] and low-resolution logits [P, M, s, s], float32, for each image's prompts.
 
         Args:
-          features: of each image, from `encode`; their sizes may differ.
+          features: of each image, from `encode`; their sizes may differ, and the devices that
+            made them.
           prompts: of each image, in the frame of its padded input; there may be none.
           multimask: three masks a prompt, or one.
           on_device: give JAX arrays, instead of NumPy arrays that may be read-only.
@@ -119,7 +120,20 @@ class CompiledModel:
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
         if self.mesh is not None:
             return self._decode_over_mesh(seen, prompts, bool(multimask))
+        seen = tuple(map(self.with_params, seen))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
+
+    def with_params(self, features: jax.Array) -> jax.Array:
+        """Features that other devices made, where the parameters are.
+
+        What `jax.jit` places by itself stays as it is, and so does all of it with a mesh.
+        """
+        if self.mesh is not None or isinstance(features, (np.ndarray, jax.core.Tracer)):
+            return features
+        own = jax.tree.leaves(self.params)[0].sharding
+        if not features.committed or features.devices() == own.device_set:
+            return features
+        return jax.device_put(features, own) if own.is_fully_replicated else features
 
     def _decode_over_mesh(
         self, features: tuple[jax.Array, ...], prompts: Prompts, multimask: bool

@@ -246,10 +246,8 @@ class Segmenter:
                     "crops and tiles are encoded one by one: give the image, not its embedding"
                 )
             self._check_embedding(image)
-            embedding = image
-            return generate_masks(
-                model, params, lambda _: embedding.features, image.size_hw, chosen, mesh
-            )
+            features = self.compiled.with_params(image.features)
+            return generate_masks(model, params, lambda _: features, image.size_hw, chosen, mesh)
         pixels = read_image(image)
         size_hw = (pixels.shape[0], pixels.shape[1])
         crops = image_crops(size_hw, chosen)

@@ -190,6 +190,28 @@ def test_an_embedding_from_a_mesh_is_as_any_other(over, single, images, tmp_path
     assert compilations.count == 0
 
 
+def test_embeddings_of_many_meshes_share_a_call(params, single, over, images, embeddings):
+    apart = [
+        Segmenter(CONFIG, params, mesh=make_mesh(1, 2, devices=jax.devices()[i : i + 2]))
+        for i in (4, 6)
+    ]
+    elsewhere = Segmenter(CONFIG, jax.device_put(params, jax.devices()[3]))
+    makers = [single, *apart, elsewhere]
+    mixed = [one.encode(image) for one, image in zip(makers, images, strict=False)]
+    assert len({str(one.features.devices()) for one in mixed}) == 4
+    clicks = {"points": [[[3, 4]]] * 4, "labels": [[1]] * 4}
+    expected = single.predict(embeddings[:4], **clicks)
+    for segmenter, device in ((single, 0), (elsewhere, 3), (over((2, 4)), 0)):
+        found = segmenter.predict_logits(mixed, **clicks)
+        for (scores, logits), one in zip(found, expected, strict=True):
+            assert_close(logits, one.logits)
+            assert_close(scores, one.scores)
+            assert logits.devices() == {jax.devices()[device]}
+    whole = single.generate_masks(embeddings[1], **LOOSE)
+    found = elsewhere.generate_masks(mixed[1], **LOOSE)
+    assert_close(found.candidates.predicted_iou, whole.candidates.predicted_iou)
+
+
 @pytest.mark.parametrize("sizes", MESHES)
 def test_encoding_sums_twice_a_block_over_model_and_exchanges_nothing_else(sizes, params):
     mesh = make_mesh(*sizes)
