@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from sam_jax import sharding
 from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
+from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two, share
 from sam_jax.sharding import ALL, DATA
 from sam_jax.types import LABEL_ABSENT, Params, Prompts
 
@@ -92,8 +92,9 @@ class CompiledModel:
         """
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
-        limit = self.prompt_batch * (1 if self.mesh is None else self.mesh.size)
-        for batch in batch_prompts(prompts, [one.shape for one in features], limit):
+        shapes = [one.shape for one in features]
+        devices = 1 if self.mesh is None else self.mesh.size
+        for batch in batch_prompts(prompts, shapes, self.prompt_batch, devices):
             found = self._decode_batch(features, batch, multimask)
             if self.mesh is not None and on_device:
                 found = jax.device_put(found, self.mesh.devices.flat[0])
@@ -138,12 +139,12 @@ class CompiledModel:
     def _decode_over_mesh(
         self, features: tuple[jax.Array, ...], prompts: Prompts, multimask: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Divides images or each image's prompts, whichever leaves a device less to do."""
+        """Divides images or each image's prompts, as `prompt_batches.share` says."""
         assert self.mesh is not None and prompts.labels is not None
         devices = list(self.mesh.devices.flat)
         images, count = prompts.labels.shape[:2]
-        each_image, each_prompt = -(-images // len(devices)), -(-count // len(devices))
-        by_image = each_image * count < images * each_prompt
+        each_image, each_prompt = share(images, count, len(devices))
+        by_image = each_image < images
         if by_image:
             # Devices that only fill the mesh look at the first image.
             padded = features + features[:1] * (each_image * len(devices) - images)
