@@ -200,10 +200,17 @@ def plot(curve: Curve, readings: Readings, where: str, file: Path) -> None:
     pyplot.close(figure)
 
 
+def positive(value: str) -> int:
+    """An argument type: 1, 2, ..."""
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is no positive number")
+    return int(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--curve", choices=CURVES, action="append", help="default: all, in turn")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--on-devices", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

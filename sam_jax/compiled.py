@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from sam_jax import sharding
 from sam_jax.models.sam import Sam, decode_prompts
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two
+from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two, share
 from sam_jax.sharding import ALL, DATA
 from sam_jax.types import LABEL_ABSENT, Params, Prompts
 
@@ -48,8 +48,8 @@ class CompiledModel:
         """Where it runs, or the first of the mesh: the default device while anything is traced."""
         if self.mesh is not None:
             return self.mesh.devices.flat[0]
-        (device,) = jax.tree.leaves(self.params)[0].devices()
-        return device
+        devices = jax.tree.leaves(self.params)[0].devices()
+        return min(devices, key=lambda device: device.id)
 
     def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[jax.Array]:
         """Features, float32 [h, w, C], of each input.
@@ -93,15 +93,17 @@ class CompiledModel:
         """Scores [P, M] and low-resolution logits [P, M, s, s], float32, for each image's prompts.
 
         Args:
-          features: of each image, from `encode`; their sizes may differ.
+          features: of each image, from `encode`; their sizes may differ, and the devices that
+            made them.
           prompts: of each image, in the frame of its padded input; there may be none.
           multimask: three masks a prompt, or one.
           on_device: give JAX arrays, instead of NumPy arrays that may be read-only.
         """
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
-        limit = self.prompt_batch * (1 if self.mesh is None else self.mesh.size)
-        for batch in batch_prompts(prompts, [one.shape for one in features], limit):
+        shapes = [one.shape for one in features]
+        devices = 1 if self.mesh is None else self.mesh.size
+        for batch in batch_prompts(prompts, shapes, self.prompt_batch, devices):
             with jax.default_device(self.device):
                 found = self._decode_batch(features, batch, multimask)
             if self.mesh is not None and on_device:
@@ -129,17 +131,30 @@ class CompiledModel:
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
         if self.mesh is not None:
             return self._decode_over_mesh(seen, prompts, bool(multimask))
+        seen = tuple(map(self.with_params, seen))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
+
+    def with_params(self, features: jax.Array) -> jax.Array:
+        """Features that other devices made, where the parameters are.
+
+        What `jax.jit` places by itself stays as it is, and so does all of it with a mesh.
+        """
+        if self.mesh is not None or isinstance(features, (np.ndarray, jax.core.Tracer)):
+            return features
+        own = jax.tree.leaves(self.params)[0].sharding
+        if not features.committed or features.devices() == own.device_set:
+            return features
+        return jax.device_put(features, own) if own.is_fully_replicated else features
 
     def _decode_over_mesh(
         self, features: tuple[jax.Array, ...], prompts: Prompts, multimask: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Divides images or each image's prompts, whichever leaves a device less to do."""
+        """Divides images or each image's prompts, as `prompt_batches.share` says."""
         assert self.mesh is not None and prompts.labels is not None
         devices = list(self.mesh.devices.flat)
         images, count = prompts.labels.shape[:2]
-        each_image, each_prompt = -(-images // len(devices)), -(-count // len(devices))
-        by_image = each_image * count < images * each_prompt
+        each_image, each_prompt = share(images, count, len(devices))
+        by_image = each_image < images
         if by_image:
             # Devices that only fill the mesh look at the first image.
             padded = features + features[:1] * (each_image * len(devices) - images)

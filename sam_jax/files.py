@@ -20,12 +20,18 @@ def written_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A binary file to write; it takes the name `path` only when the block ends without an error.
 
     Missing parent directories are made. An error inside the block leaves whatever was at `path`
-    before as it was.
+    before as it was. A link stays, and what it leads to is written; so is a pipe or a device, such
+    as /dev/null, but piece by piece.
 
     Raises:
       OSError: the directory cannot be written to, or the disk is full.
     """
     path = Path(path)
+    if is_stream(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are private to the user, whatever the umask says.
     temporary = path.with_name(part_name(path.name))
@@ -36,6 +42,11 @@ def written_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether there is something that takes bytes but is no regular file: a pipe, a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def part_name(name: str) -> str:

@@ -4,6 +4,7 @@ Every axis is padded up to a power of two. What only fills a batch is masked out
 changes no result.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,21 +43,40 @@ def power_of_two(n: int, *, up: bool = True) -> int:
     return 1 << ((n - 1).bit_length() if up else n.bit_length() - 1)
 
 
-def batch_prompts(
-    prompts: Sequence[ImagePrompts], feature_shapes: Sequence[tuple[int, ...]], limit: int
-) -> Iterator[PromptBatch]:
-    """Lays out the prompts of all images as batches of at most `limit` prompts, in order.
+def share(images: int, prompts: int, devices: int) -> tuple[int, int]:
+    """What a device does of images with so many prompts each: images, and prompts of each.
 
-    An image with more prompts than that is cut; neighbours with fewer share a batch, as long as
+    Devices divide the images or each image's prompts, whichever leaves a device less to do.
+    """
+    by_image = -(-images // devices), prompts
+    by_prompt = images, -(-prompts // devices)
+    return min(by_prompt, by_image, key=math.prod)
+
+
+def batch_prompts(
+    prompts: Sequence[ImagePrompts],
+    feature_shapes: Sequence[tuple[int, ...]],
+    limit: int,
+    devices: int = 1,
+) -> Iterator[PromptBatch]:
+    """Lays out the prompts of all images as batches, in order.
+
+    An image with more prompts than fit is cut; neighbours with fewer share a batch, as long as
     their embeddings have one shape.
+
+    Args:
+      prompts: of each image.
+      feature_shapes: of each image's embedding.
+      limit: prompts that a device has of a batch at most, with those that only fill it.
+      devices: that divide each batch as `share` says.
     """
     group: list[tuple[int, ImagePrompts]] = []
     for image, image_prompts in enumerate(prompts):
-        for piece in _cut(image_prompts, limit):
+        for piece in _cut(image_prompts, power_of_two(limit * devices, up=False)):
             longest = max([piece.num_prompts, *(p.num_prompts for _, p in group)])
-            slots = power_of_two(len(group) + 1) * power_of_two(longest)
+            each = share(power_of_two(len(group) + 1), power_of_two(longest), devices)
             same = not group or feature_shapes[group[0][0]] == feature_shapes[image]
-            if group and (slots > limit or not same):
+            if group and (math.prod(each) > limit or not same):
                 yield _pad_together(group)
                 group = []
             group.append((image, piece))

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import platformdirs
 
-from sam_jax.errors import CheckpointError
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.files import file_sha256, try_lock
 from sam_jax.version import __version__
 
@@ -82,9 +82,16 @@ class _Silent:
 
 
 def cache_folder() -> Path:
-    """Where downloads and their converted checkpoints are kept."""
+    """Where downloads and their converted checkpoints are kept.
+
+    Raises:
+      InputError: SAM_JAX_CACHE is in the home of a user who does not exist.
+    """
     chosen = os.environ.get("SAM_JAX_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sam-jax"))
+    try:
+        return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sam-jax"))
+    except RuntimeError:
+        raise InputError(f"SAM_JAX_CACHE={chosen!r} is in nobody's home; name a folder") from None
 
 
 def shipped_names() -> list[str]:

@@ -27,7 +27,7 @@ from sam_jax.models.sam import Sam
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
-from sam_jax.sharding import DATA, place_params
+from sam_jax.sharding import DATA, place_params, with_automatic_axes
 from sam_jax.types import Params
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
@@ -65,7 +65,8 @@ class Segmenter:
           params: variables for it (`load_params`, or `Sam(config).init(...)`).
           dtype: compute type, float32 or bfloat16.
           fingerprint: of the parameters, where the caller knows it; computed otherwise.
-          mesh: devices that share the work, from `sharding.make_mesh`; nothing else changes.
+          mesh: devices that share the work, from `sharding.make_mesh`; nothing else changes. Of
+            a mesh of your own, the kinds of its axes do not count.
           image_batch: images that a device encodes at once, at most, when a list is given.
           prompt_batch: prompts that a device decodes at once, at most; bounds the memory of many
             prompts.
@@ -86,6 +87,7 @@ class Segmenter:
         if image_batch < 1 or prompt_batch < 1:
             raise InputError("image_batch and prompt_batch must be at least 1")
         checkpoints.check_params(config, params)
+        mesh = None if mesh is None else with_automatic_axes(mesh)
         self.config = config
         self.params = jax.device_put(params) if mesh is None else params
         placed = self.params if mesh is None else place_params(config, params, mesh)
@@ -253,10 +255,10 @@ class Segmenter:
                     "crops and tiles are encoded one by one: give the image, not its embedding"
                 )
             self._check_embedding(image)
-            embedding = image
+            features = self.compiled.with_params(image.features)
             with jax.default_device(self.compiled.device):
                 return generate_masks(
-                    model, params, lambda _: embedding.features, image.size_hw, chosen, mesh
+                    model, params, lambda _: features, image.size_hw, chosen, mesh
                 )
         pixels = read_image(image)
         size_hw = (pixels.shape[0], pixels.shape[1])

@@ -7,8 +7,8 @@ a program are those that stand here and no others, and kernels see ordinary arra
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex, cast
 
 import jax
 import numpy as np
@@ -40,7 +40,10 @@ _QKV = re.compile(r"(^|/)image_encoder/blocks_\d+/attn/qkv/(kernel|bias)$")
 
 
 def make_mesh(
-    data: int | None = None, model: int = 1, *, devices: Sequence[jax.Device] | None = None
+    data: SupportsIndex | None = None,
+    model: SupportsIndex = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """A mesh of `data` times `model` devices.
 
@@ -48,26 +51,58 @@ def make_mesh(
       data: parts of a batch of images; as many as the devices allow, if left out.
       model: devices that share one image. It must divide the encoder's heads (12 in ViT-B, 16 in
         ViT-L and ViT-H), which is checked where the mesh meets a model.
-      devices: which; all of this process if left out.
+      devices: which, each once; all of this process if left out.
 
     Raises:
-      InputError: the devices do not fit, or a number is below 1.
+      InputError: the devices do not fit, or are none, or a number is no whole one from 1 on.
     """
-    found = list(jax.local_devices() if devices is None else devices)
-    sizes = {"data": data, "model": model}
-    for name, size in sizes.items():
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise InputError(f"{name}={size!r} must be a whole number of devices, at least 1")
+    found = _checked_devices(jax.local_devices() if devices is None else devices)
+    model = _checked_size("model", model)
     if data is None:
         if len(found) % model:
             raise InputError(f"model={model} does not divide the {len(found)} devices; give data=")
         data = len(found) // model
+    data = _checked_size("data", data)
     if data * model != len(found):
         raise InputError(
             f"data={data} times model={model} is {data * model} devices and there are "
             f"{len(found)}; choose sizes that multiply to it, or give devices="
         )
     return jax.make_mesh((data, model), ALL, (AxisType.Auto,) * 2, devices=found)
+
+
+def _checked_size(name: str, size: Any) -> int:
+    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+        raise InputError(f"{name}={size!r} must be a whole number of devices, at least 1")
+    return int(size)
+
+
+def _checked_devices(devices: Any) -> list[jax.Device]:
+    found = list(devices) if isinstance(devices, Iterable) else []
+    if not found:
+        kind = "an empty one" if isinstance(devices, Iterable) else type(devices).__name__
+        raise InputError(f"devices must be a list of JAX devices, not {kind}")
+    for i, one in enumerate(found):
+        if not isinstance(one, jax.Device):
+            kind = type(one).__name__
+            raise InputError(f"devices[{i}] must be a JAX device, as in jax.devices(), not {kind}")
+        if one in found[:i]:
+            raise InputError(f"devices has {one} twice; give each device once")
+    return found
+
+
+def with_automatic_axes(mesh: Mesh) -> Mesh:
+    """A mesh of the same devices whose axes are of the kind that `make_mesh` gives them.
+
+    `jax.make_mesh` makes them explicit, so that types of arrays would say how they are divided.
+
+    Raises:
+      InputError: it is no mesh.
+    """
+    if not isinstance(mesh, Mesh):
+        kind = type(mesh).__name__
+        raise InputError(f"mesh must be a Mesh, not {kind}; sharding.make_mesh makes one")
+    return Mesh(mesh.devices, mesh.axis_names, (AxisType.Auto,) * mesh.devices.ndim)
 
 
 def check_mesh(config: SamConfig, mesh: Mesh | AbstractMesh) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_segmenter import CompilationCount, random_params
 
@@ -188,6 +188,43 @@ def test_an_embedding_from_a_mesh_is_as_any_other(over, single, images, tmp_path
     compilations = CompilationCount()
     over((2, 4)).predict(over((2, 4)).encode(images[4]), points=[[1, 1]], labels=[0])
     assert compilations.count == 0
+
+
+@pytest.mark.parametrize("kinds", [None, (AxisType.Explicit, AxisType.Auto)])
+def test_axes_of_another_kind_are_no_matter(kinds, params, over, images):
+    mesh = jax.make_mesh((2, 4), ("data", "model"), kinds)
+    assert AxisType.Explicit in mesh.axis_types
+    found, usual = Segmenter(CONFIG, params, mesh=mesh, image_batch=1), over((2, 4))
+    clicks = {"points": [[[3, 4]] * 9], "labels": [[1] * 9]}
+    for embedding, one in zip(found.encode(images[:2]), usual.encode(images[:2]), strict=True):
+        np.testing.assert_array_equal(embedding.features, one.features)
+        logits = found.predict(embedding, **clicks).logits
+        np.testing.assert_array_equal(logits, usual.predict(one, **clicks).logits)
+    records = [one.generate_masks(images[1], **LOOSE) for one in (found, usual)]
+    iou = [one.candidates.predicted_iou for one in records]
+    np.testing.assert_array_equal(*iou)
+
+
+def test_embeddings_of_many_meshes_share_a_call(params, single, over, images, embeddings):
+    apart = [
+        Segmenter(CONFIG, params, mesh=make_mesh(1, 2, devices=jax.devices()[i : i + 2]))
+        for i in (4, 6)
+    ]
+    elsewhere = Segmenter(CONFIG, jax.device_put(params, jax.devices()[3]))
+    makers = [single, *apart, elsewhere]
+    mixed = [one.encode(image) for one, image in zip(makers, images, strict=False)]
+    assert len({str(one.features.devices()) for one in mixed}) == 4
+    clicks = {"points": [[[3, 4]]] * 4, "labels": [[1]] * 4}
+    expected = single.predict(embeddings[:4], **clicks)
+    for segmenter, device in ((single, 0), (elsewhere, 3), (over((2, 4)), 0)):
+        found = segmenter.predict_logits(mixed, **clicks)
+        for (scores, logits), one in zip(found, expected, strict=True):
+            assert_close(logits, one.logits)
+            assert_close(scores, one.scores)
+            assert logits.devices() == {jax.devices()[device]}
+    whole = single.generate_masks(embeddings[1], **LOOSE)
+    found = elsewhere.generate_masks(mixed[1], **LOOSE)
+    assert_close(found.candidates.predicted_iou, whole.candidates.predicted_iou)
 
 
 @pytest.mark.parametrize("sizes", MESHES)

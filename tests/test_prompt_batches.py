@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.prompt_batches import batch_prompts, power_of_two
+from sam_jax.prompt_batches import batch_prompts, power_of_two, share
 from sam_jax.types import LABEL_ABSENT
 
 
@@ -34,12 +36,27 @@ one_images_prompts = st.builds(
 )
 
 
-@given(st.lists(one_images_prompts, min_size=1, max_size=6), st.sampled_from([1, 2, 4, 8, 64]))
-def test_every_prompt_is_in_exactly_one_place_and_nothing_else_is(prompts, limit):
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 12))
+def test_devices_share_all_images_and_prompts_and_none_does_needlessly_much(images, count, devices):
+    each_image, each_prompt = share(images, count, devices)
+    by_image = each_image < images
+    assert each_prompt == (count if by_image else -(-count // devices))
+    assert each_image == (-(-images // devices) if by_image else images)
+    assert each_image * each_prompt <= min(
+        images * -(-count // devices), -(-images // devices) * count
+    )
+
+
+@given(
+    st.lists(one_images_prompts, min_size=1, max_size=6),
+    st.one_of(st.integers(1, 9), st.just(64)),
+    st.one_of(st.just(1), st.integers(1, 9)),
+)
+def test_every_prompt_is_in_exactly_one_place_and_nothing_else_is(prompts, limit, devices):
     seen = [0] * len(prompts)
-    for batch in batch_prompts(prompts, [(2, 2, 4)] * len(prompts), limit):
+    for batch in batch_prompts(prompts, [(2, 2, 4)] * len(prompts), limit, devices):
         slots, count, length = batch.labels.shape
-        assert slots * count <= limit
+        assert math.prod(share(slots, count, devices)) <= limit
         assert all(n & (n - 1) == 0 for n in (slots, count, length))
         real = 0
         for slot, (image, used) in enumerate(batch.pieces):
@@ -68,6 +85,14 @@ def test_every_prompt_is_in_exactly_one_place_and_nothing_else_is(prompts, limit
 def test_images_of_one_prompt_share_a_batch():
     batches = list(batch_prompts([image_prompts(1, 1)] * 5, [(2, 2, 4)] * 5, 32))
     assert [b.labels.shape for b in batches] == [(8, 1, 4)]
+
+
+@pytest.mark.parametrize(("limit", "devices"), [(3, 1), (2, 8)])
+def test_a_limit_holds_where_no_batch_fills_it(limit, devices):
+    """Padding three prompts would make them four, and eight devices cannot divide four by four."""
+    batches = batch_prompts([image_prompts(3, 1)] * 4, [(2, 2, 4)] * 4, limit, devices)
+    sizes = [b.labels.shape[:2] for b in batches]
+    assert sizes == ([(1, 2), (1, 1)] * 4 if devices == 1 else [(2, 4)] * 2)
 
 
 def test_embeddings_of_different_shapes_never_share_a_batch():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sam_jax import registry
-from sam_jax.errors import CheckpointError
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.registry import OFFICIAL_WEIGHTS, OfficialWeights, checkpoint_path, download
 
 # Several reads of the downloader, and no whole number of them.
@@ -436,3 +436,9 @@ def test_the_cache_folder_is_the_users_unless_moved(monkeypatch):
     assert "sam-jax" in registry.cache_folder().parts
     monkeypatch.setenv("SAM_JAX_CACHE", "~/elsewhere")
     assert registry.cache_folder() == Path.home() / "elsewhere"
+
+
+def test_a_cache_folder_in_nobodys_home_is_refused(monkeypatch):
+    monkeypatch.setenv("SAM_JAX_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(InputError, match="SAM_JAX_CACHE='~nobody-of-this-name/cache' is in nobody"):
+        registry.cache_folder()

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jaxtyping
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from test_segmenter import random_params
 
-from sam_jax import InputError, make_mesh, sharding
+from sam_jax import InputError, Segmenter, make_mesh, sharding
 from sam_jax.configs import CONFIGS, TEST, VIT_B
 from sam_jax.models.sam import variable_shapes
 
@@ -67,7 +70,41 @@ def test_a_model_says_which_meshes_it_takes():
         sharding.check_mesh(TEST, mesh(4))
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (None, -1)])
-def test_a_mesh_has_whole_numbers_of_devices(sizes):
+@pytest.fixture
+def unchecked():
+    """Values of other types than a signature has, as users give them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(0, 1), (1, 0), (None, -1), (1, None), ("abc",), (True,), (1, True), (1.0,)]
+)
+def test_a_mesh_has_whole_numbers_of_devices(sizes, unchecked):
     with pytest.raises(InputError, match="whole number of devices"):
         make_mesh(*sizes)
+    assert dict(make_mesh(np.int64(1), np.uint8(1)).shape) == {"data": 1, "model": 1}
+
+
+def test_a_mesh_has_devices_and_each_once(unchecked):
+    (device,) = jax.local_devices()
+    assert make_mesh(devices=np.array([device])) == make_mesh()
+    for devices, reason in (
+        ([], "a list of JAX devices, not an empty one"),
+        (device, "a list of JAX devices, not "),
+        (3, "a list of JAX devices, not int"),
+        ("abc", r"devices\[0\] must be a JAX device, .* not str"),
+        ([device, 0], r"devices\[1\] must be a JAX device, .* not int"),
+        (np.array([[device]]), r"devices\[0\] must be a JAX device, .* not ndarray"),
+        ([device, device], "has .* twice"),
+    ):
+        with pytest.raises(InputError, match=reason) as refused:
+            make_mesh(devices=devices)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("mesh", ["abc", 8, jax.sharding.AbstractMesh((1, 1), ("data", "model"))])
+def test_a_segmenter_takes_no_other_mesh(mesh, unchecked):
+    with pytest.raises(InputError, match=f"must be a Mesh, not {type(mesh).__name__}; "):
+        Segmenter(TEST, random_params(TEST), mesh=mesh)

@@ -6,8 +6,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from sam_jax.version import __version__
+
 DISTRIBUTIONS = (
-    "sam-jax",
     "jax",
     "jaxlib",
     "flax",
@@ -32,7 +33,11 @@ def machine() -> dict[str, Any]:
         "jax_device": {"platform": device.platform, "kind": device.device_kind},
         "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "versions": {name: found for name in DISTRIBUTIONS if (found := _version(name))},
+        # Ours is not asked of the installation, which may be older than the code, or of other code.
+        "versions": {
+            "sam-jax": __version__,
+            **{name: found for name in DISTRIBUTIONS if (found := _version(name))},
+        },
     }
 
 

@@ -15,7 +15,7 @@ from sam_jax.cli.progress import ProgressBar
 from sam_jax.configs import CONFIGS
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
-from sam_jax.files import written_aside
+from sam_jax.files import is_stream, written_aside
 
 if TYPE_CHECKING:
     from sam_jax.bench.report import Measured
@@ -95,7 +95,8 @@ def bench(
     work = BenchRun(model, dtype, rounds, rivals, found["jax_device"]["platform"] != "cpu", photo)
     with ProgressBar("measuring", "readings", work.count(chosen)) as bar:
         measured = work.run(chosen, bar)
-    _show(measured, f"{model}, {dtype}, {rounds} rounds", work.devices)
+    title = f"{model}, {dtype}, {rounds} {'round' if rounds == 1 else 'rounds'}"
+    _show(measured, title, work.devices)
     if json_file is not None:
         arguments = {
             "model": model,
@@ -122,6 +123,10 @@ def _check_json_file(path: Path) -> None:
     """Refuses, before long work, a file that cannot be written."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; --json takes a file, such as bench.json")
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{path} cannot be written to; choose another --json")
+        return
     existing = path.absolute().parent
     while not os.path.lexists(existing):
         existing = existing.parent

@@ -25,7 +25,7 @@ from sam_jax.cli.folder_run import (
     remove_leftovers,
     show_failures,
 )
-from sam_jax.cli.hosts import own_share
+from sam_jax.cli.hosts import inputs_of_all, own_share
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -88,7 +88,9 @@ def encode(
     index = output / EMBEDDINGS_INDEX
     if source.is_dir():
         check_index(index)
-    task = ["encode", [image.name for image in images], path.name, dtype, batch_size]
+    task = ["encode", dtype, batch_size]
+    if hosts is not None:
+        task += inputs_of_all(path, images)
     with own_share(output, hosts, task) as share:
         mine = share.of(images)
         segmenter = load_segmenter(path, dtype)

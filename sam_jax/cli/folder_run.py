@@ -98,8 +98,10 @@ def own_folder(folder: Path, part: int | None = None) -> Iterator[BinaryIO]:
         if sys.platform == "win32":  # Where no open file can be removed.
             with suppress(OSError):
                 path.unlink()
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
+        if made:
+            # It stays if anything is in it. Another that began with this one may have removed it.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def keep_out_parts(folder: Path, first: int = 0) -> None:
@@ -145,6 +147,18 @@ def content_id(path: Path) -> str | None:
         return file_sha256(path) if path.is_file() else None
     except OSError:
         return None
+
+
+def names_and_sizes(paths: Iterable[Path]) -> list[tuple[str, int | None]]:
+    """The name of each file and its bytes; None where there is none, or it cannot be looked at."""
+
+    def size(path: Path) -> int | None:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return None
+
+    return [(path.name, size(path)) for path in paths]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sam_jax.cli.folder_index import (
 )
 from sam_jax.cli.folder_run import (
     images_of,
+    names_and_sizes,
     raise_failures,
     read_with_id,
     reading_ahead,
@@ -36,7 +37,7 @@ from sam_jax.cli.generated_files import (
 )
 from sam_jax.cli.generation_options import chosen_options, generation_options
 from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
-from sam_jax.cli.hosts import Share, own_share
+from sam_jax.cli.hosts import Share, inputs_of_all, own_share
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -136,16 +137,10 @@ def generate(
     path = find_checkpoint(checkpoint)
     options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
-    # What must be the same for all processes of a run.
-    task: list[Any] = [
-        "generate",
-        [image.name for image in images],
-        path.name,
-        dtype,
-        endings,
-        of_all,
-    ]
-    task += [simplify, embeddings is None, {k: str(v) for k, v in vars(options).items()}]
+    given = {k: str(v) for k, v in vars(options).items()}
+    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given]
+    if hosts is not None:
+        task += [*inputs_of_all(path, images), embeddings and _sizes_there(embeddings, images)]
     written: list[Path] = []
     with own_share(output, hosts, task) as share:
         mine = share.of(images)
@@ -202,6 +197,10 @@ def _check_combination(
         raise InputError(
             f"--embeddings: there is no folder {embeddings}; make it with `sam-jax encode`"
         )
+
+
+def _sizes_there(embeddings: Path, images: Sequence[Path]) -> list[tuple[str, int | None]]:
+    return names_and_sizes(embeddings / f"{image.name}.npz" for image in images)
 
 
 def _check_output(output: Path, source: Path, pictures: bool) -> None:

@@ -25,6 +25,7 @@ from sam_jax.cli.folder_run import (
     done_file,
     keep_out_parts,
     lock_file,
+    names_and_sizes,
     own_folder,
     remove_leftovers,
 )
@@ -130,6 +131,17 @@ class Share:
         return now - last_seen[number][1] < _SILENCE_SECONDS
 
 
+def inputs_of_all(checkpoint: Path, images: Sequence[Path]) -> list[Any]:
+    """What tells a checkpoint and images from others, for `own_share`; reads none of them whole.
+
+    Raises:
+      CheckpointError: it says nothing of itself that can be read.
+    """
+    from sam_jax.checkpoints import read_info
+
+    return [read_info(checkpoint).fingerprint, names_and_sizes(images)]
+
+
 @contextmanager
 def own_share(folder: Path, hosts: Hosts | None, task: Sequence[Any]) -> Iterator[Share]:
     """Makes a folder to write to and keeps other runs out of it, until the block ends.
@@ -160,6 +172,9 @@ def own_share(folder: Path, hosts: Hosts | None, task: Sequence[Any]) -> Iterato
         text = _task_text(task, count)
         if hosts.process_id is None:
             stack.enter_context(_own_part(folder, index, text))
+        # Not before they have met: a process that is started again when the others are at work
+        # would take away what it has done. Not after `_leave`: another would take it for new.
+        done_file(folder, index).unlink(missing_ok=True)
         _leave(hosts)
         share = Share(folder, index, count, text)
         _check_others(share)
@@ -180,7 +195,6 @@ def _own_part(folder: Path, number: int, text: str) -> Iterator[None]:
                 os.utime(path)
 
     with own_folder(folder, number) as file:
-        done_file(folder, number).unlink(missing_ok=True)
         remove_leftovers(folder, [done_file(folder, number).name])
         file.truncate(0)
         file.write(text.encode())
@@ -306,8 +320,8 @@ def _check_others(share: Share) -> None:
             time.sleep(_LOOK_SECONDS)
         if found != share.task:
             raise InputError(
-                f"process {number} was started with other options or sees other images than "
-                f"process {share.index}; start all with the same command"
+                f"process {number} was started with other options than process {share.index}, or "
+                "sees another checkpoint or other images; start all with the same command"
             )
 
 

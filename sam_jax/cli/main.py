@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from sam_jax.cli.bench import bench
-from sam_jax.cli.compiled_programs import keep_compiled_programs
+from sam_jax.cli.compiled_programs import DAMAGED, forget_damaged, keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
@@ -91,7 +91,7 @@ def quiet_libraries() -> Iterator[None]:
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         text = _one_line(str(message))
-        if text not in shown:
+        if not forget_damaged(text) and text not in shown:
             shown.add(text)
             click.echo(f"warning: {text}", err=True)
 
@@ -101,6 +101,7 @@ def quiet_libraries() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", category=UserWarning, module=r"(sam_jax|convert)\b")
+            warnings.filterwarnings("always", DAMAGED, UserWarning)
             warnings.showwarning = show
             yield
     finally:

@@ -45,11 +45,12 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Dense(nn.Module):
-    """A linear layer; its sums are float32 until the bias is in them.
+    """A linear layer whose products are summed in float32.
 
     So are an accelerator's by themselves. XLA's CPU compiler, asked for a bfloat16 product, turns
     the operands to float32 first; asked for a float32 one, it uses the processor's own bfloat16
-    instructions, which takes half the time.
+    instructions, which takes half the time. The bias is added in the compute type: in float32, a
+    TPU would keep the decoder's projections of the image that wide (1,159 MB instead of 692).
 
     Attributes:
       features: of the output.
@@ -74,7 +75,7 @@ class Dense(nn.Module):
         out = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
         if self.summed_over is not None:
             out = jax.lax.psum(out, self.summed_over)
-        return (out + bias).astype(self.dtype)
+        return out.astype(self.dtype) + jnp.asarray(bias, self.dtype)
 
 
 def drop_path(

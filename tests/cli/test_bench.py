@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import convert.rivals
 from convert.original_package import suppress_boxes
 from sam_jax.bench import children
 from sam_jax.bench.agreement import same_masks
+from sam_jax.bench.machine import machine
 from sam_jax.bench.ours import Ours
 from sam_jax.bench.readings import Summary, in_turn, ratio, summary
 from sam_jax.bench.report import Measured, stage_table, table
+from sam_jax.version import __version__
 
 # The same for every package: quick, and with a photo of a size that is not the model's.
 TOY = ("--model", "test", "--rounds", 2)
@@ -151,6 +154,25 @@ def test_without_other_packages_ours_is_measured_alone(run, alone):
     result = run("bench", *TOY, "--task", "prompt-1", "--against", "original")
     assert rows(result) == [("1 prompt, s", "sam_jax")]
     assert "original is left out: no_such_package not installed" in result.stderr
+    assert "test, float32, 2 rounds" in result.stdout.splitlines()
+
+
+def test_the_version_is_that_of_the_code_whatever_is_installed(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} of long ago")
+    found = machine()["versions"]
+    assert found["sam-jax"] == __version__ and found["jax"] == "jax of long ago"
+
+
+def test_the_json_goes_into_a_pipe_too(run, alone):
+    os.mkfifo("pipe")
+    found = []
+    reader = threading.Thread(target=lambda: found.append(Path("pipe").read_text()), daemon=True)
+    reader.start()
+    task = ("--task", "prompt-1", "--rounds", 1)
+    result = run("bench", "--model", "test", *task, "--json", "pipe")
+    reader.join(30)
+    assert [*json.loads(found[0])["tasks"]] == ["prompt-1"] and Path("pipe").is_fifo()
+    assert "test, float32, 1 round" in result.stdout.splitlines()
 
 
 def test_a_json_file_that_cannot_be_written_is_refused_before_the_work(run, folder):

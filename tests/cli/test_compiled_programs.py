@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sam_jax.cli.compiled_programs import compiled_folder, keep_compiled_programs
+from sam_jax.cli import compiled_programs
+from sam_jax.cli.compiled_programs import (
+    compiled_folder,
+    forget_damaged,
+    keep_compiled_programs,
+)
 
 ROOT = Path(__file__).parents[2]
 FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -33,7 +38,7 @@ def segment(checkpoint):
     return run
 
 
-def test_programs_are_kept_and_looked_up_and_damaged_ones_do_no_harm(segment, tmp_path):
+def test_programs_are_kept_and_looked_up_and_damaged_ones_are_replaced(segment, tmp_path):
     cache = tmp_path / "mine"
     first = segment(SAM_JAX_CACHE=str(cache))
     assert (first.returncode, first.stderr) == (0, "")
@@ -42,11 +47,58 @@ def test_programs_are_kept_and_looked_up_and_damaged_ones_do_no_harm(segment, tm
     encode = entries["jit_encode"]
     assert encode.parent.parent == cache / "compiled"
     encode.write_bytes(encode.read_bytes()[:1000])
-    again = segment(SAM_JAX_CACHE=str(cache))
-    assert (again.returncode, again.stderr, again.stdout) == (0, "", first.stdout)
-    # JAX can be told to fail where it would only compile again: the entry was read, then.
+    # JAX can be told to fail where it would only compile again: the entry is read, then.
     strict = segment(SAM_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
     assert strict.returncode == 1 and "decompress" in strict.stderr
+    again = segment(SAM_JAX_CACHE=str(cache))
+    assert (again.returncode, again.stderr, again.stdout) == (0, "", first.stdout)
+    assert encode.stat().st_size > 1000
+    strict = segment(SAM_JAX_CACHE=str(cache), JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
+    assert (strict.returncode, strict.stderr, strict.stdout) == (0, "", first.stdout)
+
+
+def test_only_entries_that_the_warning_names_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAM_JAX_CACHE", str(tmp_path))
+    folder = compiled_folder()
+    folder.mkdir(parents=True)
+    for name in ("jit_f-0-cache", "jit_f-1-cache", "jit_f_g-0-cache"):
+        (folder / name).touch()
+    warning = "Error reading persistent compilation cache entry for 'jit_f': Error: cut short"
+    monkeypatch.setenv(FOLDER, str(tmp_path / "the user's"))
+    assert forget_damaged(warning) and len([*folder.iterdir()]) == 3
+    monkeypatch.setenv(FOLDER, str(folder))
+    assert not forget_damaged("Something else") and len([*folder.iterdir()]) == 3
+    assert forget_damaged(warning)
+    assert [path.name for path in folder.iterdir()] == ["jit_f_g-0-cache"]
+
+
+def test_what_was_not_used_for_long_goes_where_there_is_too_much(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.setenv("SAM_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv(SECONDS, "0")
+    monkeypatch.setattr(compiled_programs, "_MAX_BYTES", 1000)
+    folder = compiled_folder()
+    folder.mkdir(parents=True)
+    (folder.parent / "another").mkdir()
+    read, old, new = folder / "read", folder.parent / "another" / "old", folder / "new"
+    # Of the two that were written first, one was read again since.
+    for path, size, times in ((read, 100, (300, 100)), (old, 600, (200, 200)), (new, 300, None)):
+        path.write_bytes(bytes(size))
+        os.utime(path, times)
+
+    def kept():
+        monkeypatch.delenv(FOLDER, raising=False)
+        keep_compiled_programs()
+        return {path for path in (read, old, new) if path.exists()}
+
+    assert kept() == {read, old, new}
+    new.write_bytes(bytes(301))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "5")
+    assert kept() == {read, old, new}  # JAX's affair
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE")
+    assert kept() == {read, new}
+    new.write_bytes(bytes(901))
+    assert kept() == set()
 
 
 @pytest.mark.slow

@@ -81,3 +81,9 @@ def test_errors_are_one_line_and_install_nothing(run, url, tmp_path):
     assert line.startswith("error: ") and "not the official file" in line
     assert downloads() == []
     assert "run: sam-jax download vit_b" in run.refused("info", "vit_b")
+
+
+def test_a_cache_folder_that_cannot_be_is_one_line(run, monkeypatch):
+    monkeypatch.setenv("SAM_JAX_CACHE", "~nobody-of-this-name/cache")
+    assert "SAM_JAX_CACHE" in run.refused("download", "vit_b")
+    assert "SAM_JAX_CACHE" in run.refused("info", "vit_b")

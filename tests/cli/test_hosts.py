@@ -5,6 +5,7 @@ Here they are two, on one machine; each starts, compiles and writes as it would 
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,7 +217,8 @@ def test_who_does_not_come_is_not_waited_for_for_ever(make_photos, start):
     status, _, errors = ended(nowhere)
     assert status == 2 and len(errors) == 1
     assert errors[0].startswith("error: --distributed: this is no TPU pod")
-    assert not os.listdir(OUT)
+    # The one that made the folder takes it away again, if it is the last to leave.
+    assert not OUT.exists() or not os.listdir(OUT)
 
 
 def test_a_taken_port_is_one_line(make_photos, refused):
@@ -291,6 +293,12 @@ def test_each_image_is_one_processs(count):
         assert max(sizes) - min(sizes) <= 1
 
 
+def test_an_empty_folder_that_another_has_removed_already_is_no_error(folder):
+    with own_folder(OUT):
+        shutil.rmtree(OUT)
+    assert not os.path.lexists(OUT)
+
+
 def test_processes_of_other_runs_and_other_folders_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts_module, "_VISIBLE_SECONDS", 0.0)
     share = Share(tmp_path, 0, 2, "these options")
@@ -304,6 +312,55 @@ def test_processes_of_other_runs_and_other_folders_are_refused(tmp_path, monkeyp
     lock_file(tmp_path, 1).unlink()
     Share(tmp_path, 1, 2, "these options").hand_in({})
     hosts_module._check_others(share)
+
+
+@pytest.fixture
+def no_meeting(monkeypatch):
+    """What a process shows of its run, of each that is started; none of them meets another."""
+    shown = []
+
+    def meet(hosts):
+        shown.append(lock_file(OUT, hosts.process_id).read_text())
+        raise InputError("nobody comes")
+
+    monkeypatch.setattr(hosts_module, "_meet", meet)
+    return shown
+
+
+@pytest.mark.parametrize("command", ["generate", "encode"])
+def test_other_weights_or_images_of_the_same_names_are_another_run(
+    make_photos, run, no_meeting, checkpoint, other_checkpoint, command
+):
+    make_photos(2)
+    Path("elsewhere").mkdir()
+    named_alike = Path("elsewhere", checkpoint.name)
+    shutil.copytree(other_checkpoint, named_alike)
+    options = ["--output", OUT, *[*addresses()][1]]
+    if command == "generate":
+        Path("embeddings").mkdir()
+        Path("embeddings/00.png.npz").write_bytes(b"one")
+        options += [*ARGS, "--embeddings", "embeddings"]
+
+    def shown(path):
+        assert run.refused(command, "photos", "--checkpoint", path, *options) == "nobody comes"
+        return no_meeting.pop()
+
+    first = shown(checkpoint)
+    assert shown(checkpoint) == first != shown(named_alike)
+    if command == "generate":
+        Path("embeddings/00.png.npz").write_bytes(b"another")
+        first, before = shown(checkpoint), first
+        assert first != before
+    Image.new("RGB", (90, 61)).save("photos/01.png")
+    assert shown(checkpoint) != first
+
+
+def test_what_a_process_has_done_stays_until_it_meets_the_others(make_photos, refused, no_meeting):
+    make_photos(2)
+    Share(OUT, 1, 2, "this run").hand_in({"tried": 1})
+    words = [*addresses()][1]
+    assert refused("photos", "--output", OUT, *words) == "nobody comes"
+    assert json.loads(done_file(OUT, 1).read_text())["result"] == {"tried": 1}
 
 
 def test_process_0_waits_only_for_the_living(tmp_path, monkeypatch):
