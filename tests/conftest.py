@@ -1,5 +1,7 @@
-"""Shapes in signatures are checked at run time in every test."""
+"""Shapes in signatures are checked at run time in every test; programs are compiled once for all."""
 
+import os
+import tempfile
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -14,6 +16,12 @@ UNCHECKED = {
     "sam_jax.train.state",
     "sam_jax.automatic.options",
 }
+
+# What takes long to compile is compiled once for all files, workers and child processes. JAX reads
+# this when it is first imported; workers have it from the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="sam-jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 
 modules = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

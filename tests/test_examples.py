@@ -21,6 +21,7 @@ SAYS = {
 # What of an example is enough to see that it runs, and what it needs beside the library.
 ARGUMENTS = {"fine_tune.py": ["--steps", "2"]}
 NEEDS = {"fine_tune.py": ("grain", "skimage")}
+SLOW = {"fine_tune.py"}
 
 
 @pytest.fixture
@@ -30,7 +31,9 @@ def examples(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SAYS]
+)
 def test_example_runs(name, examples, monkeypatch, capsys):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package)

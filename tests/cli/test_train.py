@@ -100,8 +100,8 @@ def test_overfitting_repeats_one_batch(run, photos):
 @pytest.mark.parametrize("path", ["photos", "scenes"])
 def test_overfitting_takes_the_first_batch_for_ever(photos, path):
     Path("photos/sa_3.json").unlink()
-    data = DataOptions(path=path, batch_size=2, max_masks=2, workers=0)
-    scenes = SceneOptions(objects=2, primitives=20)
+    data = DataOptions(path=path, batch_size=2, max_masks=6, workers=0)
+    scenes = SceneOptions(objects=4, primitives=20)
 
     def opened(overfit):
         options = replace(data, overfit=overfit)

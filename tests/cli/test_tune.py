@@ -165,6 +165,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_adapter(tune, run, monkeypat
         np.testing.assert_array_equal(whole[name], stopped[name])
 
 
+@pytest.mark.slow
 def test_another_checkpoint_under_the_same_name_is_no_way_to_go_on(tune, run, other_checkpoint):
     params = load_checkpoint(other_checkpoint).params
     options = (*DECODER, "model.checkpoint=mine", "optimizer.steps=1")

@@ -58,13 +58,12 @@ def test_a_state_brings_back_the_very_next_batch():
 
 
 def test_processes_draw_the_parts_of_one_batch():
-    parts = [batches(batch_size=1, process_index=i, process_count=2) for i in (0, 1)]
-    whole = batches()
+    parts = [batches(process_index=i, process_count=2) for i in (0, 1)]
+    alone = batches()
     for _ in range(2):
-        expected, drawn = next(whole), [next(part) for part in parts]
-        for i, part in enumerate(drawn):
-            assert same(single(part, 0), single(expected, i))
-    assert [part.get_state() for part in parts] == [whole.get_state()] * 2
+        for part in parts:
+            assert same(next(part), next(alone))
+    assert [part.get_state() for part in parts] == [alone.get_state()] * 2
 
 
 def test_a_fixed_set_ends_and_what_fills_its_last_batch_has_no_weight():

@@ -169,7 +169,13 @@ def test_drawing_scenes_together_changes_nothing_that_is_seen(draw, scenes):
         assert (difference > 1).mean() < 0.02
 
 
-@pytest.mark.parametrize("change", [{"objects": 1}, {"objects": 3, "masks": 64, "primitives": 20}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"objects": 1}, marks=pytest.mark.slow),
+        {"objects": 3, "masks": 64, "primitives": 20},
+    ],
+)
 def test_few_objects_and_more_masks_than_there_can_be(change):
     options = SceneOptions(image_size=64, least_aspect=1.0, **change)
     found = jax.jit(scene, static_argnums=1)(jax.random.key(3), options)

@@ -1,5 +1,7 @@
 """The passes of interactive training: which prompts the model sees, and what is summed up."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,60 +37,69 @@ class Recorder:
         return logits, predicted
 
 
+class Simulation:
+    """Interactive training of three masks, compiled once, with what the decoder was asked."""
+
+    def __init__(self):
+        self._decode = Recorder()
+        self._run = jax.jit(
+            lambda targets, weights, key: interact(
+                self._decode, targets, weights, key, InteractiveOptions()
+            )
+        )
+
+    def __call__(self, targets, seed=0, weights=(1.0, 1.0, 1.0)):
+        self._decode.seen = []
+        result = self._run(targets, jnp.array(weights), jax.random.key(seed))
+        jax.effects_barrier()
+        return result, self._decode.seen
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Simulation()
+
+
 @pytest.fixture
 def targets():
     rng = np.random.default_rng(3)
     return jnp.asarray(rng.random((P, SIDE, 2 * SIDE)) < 0.4)
 
 
-def run(decode, targets, seed=0, options=None, weights=None):
-    weights = jnp.ones(P) if weights is None else weights
-    options = options or InteractiveOptions()
-    return jax.jit(lambda key: interact(decode, targets, weights, key, options))(
-        jax.random.key(seed)
-    )
-
-
-def test_eleven_passes_with_points_that_add_up_and_two_without(targets):
-    for seed in range(2):
-        decode = Recorder()
-        result = run(decode, targets, seed)
-        jax.effects_barrier()
-        assert result.iou.shape == (11,) and len(decode.seen) == 11
-        counts = np.array([(labels[..., 2:] != -2).sum(-1) for _, labels, *_ in decode.seen])
+def test_eleven_passes_with_points_that_add_up_and_two_without(run, targets):
+    for seed in range(5):
+        result, seen = run(targets, seed)
+        assert result.iou.shape == (11,) and len(seen) == 11
+        counts = np.array([(labels[..., 2:] != -2).sum(-1) for _, labels, *_ in seen])
         assert (counts == counts[:, :1]).all()
         grown = np.diff(counts[:, 0])
         # Eight passes bring a point; the last brings none, nor does one before another's point.
         assert sorted(grown) == [0, 0, *[1] * 8]
         assert grown[-1] == 0 and np.flatnonzero(grown == 0)[0] < 9
-        for before, after in zip(decode.seen[:-1], decode.seen[1:], strict=True):
+        for before, after in zip(seen[:-1], seen[1:], strict=True):
             kept = before[1] != -2
             np.testing.assert_array_equal(after[0][kept], before[0][kept])
             np.testing.assert_array_equal(after[1][kept], before[1][kept])
 
 
-def test_the_mask_that_the_model_is_surest_of_comes_back_as_raw_logits(targets):
-    decode = Recorder()
-    run(decode, targets)
-    jax.effects_barrier()
-    first = decode.seen[0]
+def test_the_mask_that_the_model_is_surest_of_comes_back_as_raw_logits(run, targets):
+    _, seen = run(targets)
+    first = seen[0]
     assert first[2].size == 0 and first[4] and first[3].shape[1] == 3
-    np.testing.assert_array_equal(decode.seen[1][2], first[3][:, 1])
-    for before, after in zip(decode.seen[1:-1], decode.seen[2:], strict=True):
+    np.testing.assert_array_equal(seen[1][2], first[3][:, 1])
+    for before, after in zip(seen[1:-1], seen[2:], strict=True):
         assert not after[4]
         np.testing.assert_array_equal(after[2], before[3][:, 0])
 
 
-def test_points_correct_the_prediction_that_was_shown(targets):
-    decode = Recorder()
-    run(decode, targets)
-    jax.effects_barrier()
+def test_points_correct_the_prediction_that_was_shown(run, targets):
+    _, seen = run(targets)
     from sam_jax.ops.resample import linear_matrix
 
     rows, columns = linear_matrix(LOW, SIDE), linear_matrix(LOW, 2 * SIDE)
     true = np.asarray(targets)
     checked = 0
-    for before, after in zip(decode.seen[:-1], decode.seen[1:], strict=True):
+    for before, after in zip(seen[:-1], seen[1:], strict=True):
         new = (after[1] != -2) & (before[1] == -2)
         if not new.any():
             continue
@@ -102,8 +113,8 @@ def test_points_correct_the_prediction_that_was_shown(targets):
     assert checked == 8 * P
 
 
-def test_the_same_key_gives_the_same_numbers_and_another_gives_others(targets):
-    one, again, other = (run(Recorder(), targets, seed) for seed in (1, 1, 2))
+def test_the_same_key_gives_the_same_numbers_and_another_gives_others(run, targets):
+    one, again, other = (run(targets, seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.losses.total, again.losses.total)
     np.testing.assert_array_equal(one.iou, again.iou)
     assert one.losses.total != other.losses.total
@@ -112,11 +123,15 @@ def test_the_same_key_gives_the_same_numbers_and_another_gives_others(targets):
 @pytest.mark.parametrize("points", [0, 1, 3])
 def test_fewer_points_make_fewer_passes(targets, points):
     options = InteractiveOptions(SimulationOptions(correction_points=points))
-    decode = Recorder()
-    assert run(decode, targets, options=options).iou.shape == (points + 3,)
+
+    def iou(key):
+        return interact(Recorder(), targets, jnp.ones(P), key, options).iou
+
+    assert jax.eval_shape(iou, jax.random.key(0)).shape == (points + 3,)
 
 
 def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
+    @partial(jax.jit, static_argnums=1)
     def total(scale, detach):
         def decode(prompts, multimask, key):
             shape = (P, 3 if multimask else 1, LOW, LOW)
@@ -126,7 +141,8 @@ def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
                 logits = jnp.broadcast_to(prompts.masks[:, None], shape) - 0.3
             return logits, jnp.zeros(shape[:2])
 
-        options = InteractiveOptions(detach_feedback=detach)
+        few = SimulationOptions(correction_points=3)
+        options = InteractiveOptions(few, detach_feedback=detach)
         key = jax.random.key(0)
         return interact(decode, targets, jnp.ones(P), key, options).losses.total
 
@@ -138,12 +154,8 @@ def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
     assert abs(jax.grad(total)(1.0, True) - slope) > 0.25 * abs(slope)
 
 
-def test_objects_without_weight_change_nothing(targets):
-    weights = jnp.array([1.0, 1.0, 0.0])
+def test_objects_without_weight_change_nothing(run, targets):
     changed = targets.at[2].set(~targets[2])
-    one, other = (
-        run(Recorder(), targets, weights=weights),
-        run(Recorder(), changed, weights=weights),
-    )
+    one, other = (run(given, weights=(1.0, 1.0, 0.0))[0] for given in (targets, changed))
     np.testing.assert_array_equal(one.losses.total, other.losses.total)
     np.testing.assert_array_equal(one.iou, other.iou)
