@@ -1,4 +1,4 @@
-"""Shapes in signatures are checked at run time in every test; programs are compiled once for all."""
+"""Shapes in signatures are checked at run time in every test; compiled programs are shared."""
 
 import os
 import tempfile

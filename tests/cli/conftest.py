@@ -40,17 +40,10 @@ def other_checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
-def compiled_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, compiled_folder):
+def folder(tmp_path, monkeypatch):
     """The current folder, with photo.png in it (90 pixels wide, 61 high); no user's cache."""
     monkeypatch.setenv("SAM_JAX_CACHE", str(tmp_path / "cache"))
-    # For child processes, which share what they compile; this one has imported JAX already.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled_folder))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     pixels = np.random.default_rng(5).integers(0, 256, (61, 90, 3), dtype=np.uint8)

@@ -33,12 +33,11 @@ def photos(folder):
 
 
 @pytest.fixture
-def start(checkpoint, tmp_path):
+def start(checkpoint):
     """Starts the command in a process of its own; programs are compiled once for all of them."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

@@ -48,21 +48,14 @@ def make_photos(folder):
     return make
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Where the processes keep compiled programs for each other."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def start(checkpoint, compiled):
+def start(checkpoint):
     """Starts processes of their own, which are gone when the test is."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         # As a shell has it, where JAX is not imported yet.
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
