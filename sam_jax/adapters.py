@@ -1,13 +1,16 @@
 """Adapters: what fine-tuning changed in a model, without the model.
 
-    config.json   format version, fingerprint of the base model, LoRA options, file checksums
+    config.json   format version, fingerprint of the base model, LoRA options, file checksums,
+                  and a checksum of all that
     arrays.npz    parameters that were trained whole, and low-rank updates, by path
 
 An adapter belongs to the parameters that it was trained on; others refuse it.
 """
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +78,7 @@ def save_adapter(
         with open(directory / _ARRAYS, "wb") as file:
             np.savez(file, **flat)  # type: ignore[arg-type]
         record["files"] = directory_checksums(directory)
+        record["checksum"] = _checksum(record)
         (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -150,6 +154,12 @@ def _check_destination(path: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{path} exists already; remove it or choose another destination")
 
 
+def _checksum(record: Mapping[str, Any]) -> str:
+    """Of everything in a config.json but this."""
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     where = path / "config.json"
     try:
@@ -170,6 +180,9 @@ def _read_record(path: Path) -> dict[str, Any]:
         )
     if not isinstance(record.get("files"), dict) or "lora" not in record:
         raise CheckpointError(f"{where} is damaged: files or lora is missing")
+    # A changed rank or alpha would merge into another model without a word.
+    if record.get("checksum") != _checksum(record):
+        raise CheckpointError(f"{where} is damaged or was changed; get it again")
     return record
 
 
@@ -183,9 +196,16 @@ def _lora_options(path: Path, values: Any) -> LoraOptions | None:
             tuple(values["targets"]),
             tuple(values["patterns"]),
         )
-        if options.rank < 1 or not options.targets or set(options.targets) - set("qkv"):
-            raise ValueError(f"rank {options.rank}, targets {options.targets}")
-    except (KeyError, TypeError, ValueError) as error:
+        if (
+            options.rank < 1
+            or not 0 < options.alpha < math.inf
+            or not options.targets
+            or set(options.targets) - set("qkv")
+        ):
+            raise ValueError(
+                f"rank {options.rank}, alpha {options.alpha}, targets {options.targets}"
+            )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path / 'config.json'} is damaged: lora: {error}") from None
     return options
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -159,8 +160,22 @@ def damage_arrays(path):
 
 
 def change_record(path, **changes):
-    record = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**record, **changes}))
+    """Another record, with the checksum that it would have: made by hand, not by accident."""
+    record = {**json.loads((path / "config.json").read_text()), **changes}
+    record.pop("checksum")
+    text = json.dumps(record, sort_keys=True)
+    record["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "config.json").write_text(json.dumps(record))
+
+
+def edit_record(path, old, new):
+    text = (path / "config.json").read_text()
+    assert text.count(old) == 1
+    (path / "config.json").write_text(text.replace(old, new))
+
+
+def lora_values(**changes):
+    return {"rank": 1, "alpha": 1, "targets": ["q"], "patterns": [], **changes}
 
 
 def with_arrays(path, change):
@@ -180,9 +195,13 @@ DAMAGES = {
     "config.json is damaged": lambda path: (path / "config.json").write_text("{"),
     "names no model": lambda path: change_record(path, adapter_of=None),
     "format version 2": lambda path: change_record(path, format_version=2),
-    "lora: rank 0": lambda path: change_record(
-        path, lora={"rank": 0, "alpha": 1, "targets": ["q"], "patterns": []}
+    "config.json is damaged or was changed": lambda path: edit_record(
+        path, '"alpha": ', '"alpha": 1'
     ),
+    "lora: rank 0": lambda path: change_record(path, lora=lora_values(rank=0)),
+    "lora: rank 1, alpha nan": lambda path: change_record(path, lora=lora_values(alpha=np.nan)),
+    "lora: rank 1, alpha 0.0": lambda path: change_record(path, lora=lora_values(alpha=0)),
+    "lora: int too large": lambda path: change_record(path, lora=lora_values(alpha=10**400)),
     f"{UP} is missing": lambda path: with_arrays(path, lambda arrays: arrays.pop(UP)),
     "no such entry": lambda path: with_arrays(
         path, lambda arrays: arrays.update(other=np.zeros(1, np.float32))

@@ -148,8 +148,9 @@ def evaluate(
         check_output_folder(output)
     chosen = TaskOptions(clicks, first_click == "random", seed, tuple(dict.fromkeys(baselines)))
     tasks = make_tasks(task_names or DEFAULT_TASKS, chosen)
-    if "edges" in tasks and max_masks is not None:
-        raise InputError("the task edges needs all objects of an image; leave out --max-masks")
+    for option, given in (("--max-masks", max_masks is not None), ("--min-area", min_area > 1)):
+        if "edges" in tasks and given:
+            raise InputError(f"the task edges needs all objects of an image; leave out {option}")
     selection = Selection(max_images, max_masks, min_area, seed)
     opened = open_dataset(dataset, annotations)
     path = find_checkpoint(checkpoint)
@@ -216,6 +217,7 @@ def _write(
     tasks: "Mapping[str, Task]",
     about: dict[str, Any],
 ) -> None:
+    pictures = {name: image for task in tasks.values() for name, image in task.pictures().items()}
     values = {
         "format_version": FORMAT_VERSION,
         "sam_jax": __version__,
@@ -225,13 +227,26 @@ def _write(
         "images_left_out": dict(images.skipped),
         "objects_left_out_for_area": images.small_objects,
         "tasks": {name: task.values() for name, task in tasks.items()},
+        "pictures": sorted(pictures),
     }
+    earlier = _pictures_of(folder)
     with written_together(folder) as aside:
         (aside / "results.json").write_text(json.dumps(values, indent=1))
         (aside / "results.csv").write_bytes(_table(objects, tasks))
-        for task in tasks.values():
-            for name, picture in task.pictures().items():
-                picture.save(aside / name)
+        for name, picture in pictures.items():
+            picture.save(aside / name)
+    # They would be taken for pictures of these results.
+    for name in earlier - set(pictures):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _pictures_of(folder: Path) -> set[str]:
+    """Names of the pictures that earlier results in a folder list."""
+    try:
+        names = json.loads((folder / "results.json").read_text())["pictures"]
+        return {name for name in names if Path(name).name == name and name.endswith(".png")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _table(objects: list[tuple[str, int, int]], tasks: "Mapping[str, Task]") -> bytes:

@@ -28,6 +28,6 @@ def pretrain(config: str, output: Path, changes: tuple[str, ...]) -> None:
     from sam_jax.train.config import read_values
     from sam_jax.train.pretrain import pretrain_config, pretrain_run
 
-    options = pretrain_config(read_values(config, changes))
+    options = pretrain_config(read_values(config, changes, "mae_*"))
     path = pretrain_run(options, output, click.echo)
     click.echo(f"written to {path}")

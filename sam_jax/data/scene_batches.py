@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Integer
 
 from sam_jax.data.batches import TrainingBatch, pack_masks
 from sam_jax.data.scenes import SceneOptions, scene
@@ -13,7 +13,7 @@ from sam_jax.errors import InputError
 
 
 def scene_batch(
-    seed: int | Int[Array, ""],
+    seed: int | Integer[Array, ""],
     indices: Int[Array | np.ndarray, " B"],
     options: SceneOptions,
     wanted: Bool[Array | np.ndarray, " B"] | None = None,
@@ -57,7 +57,7 @@ class SceneBatches:
 
     Args:
       options: what scenes look like.
-      seed: of all scenes.
+      seed: of all scenes, from 0 to 4294967295.
       batch_size: scenes in a batch of one process.
       start: index of the first scene.
       stop: the index after the last, for a fixed set; a last batch that is not full is filled up
@@ -81,6 +81,8 @@ class SceneBatches:
         process_index: int = 0,
         process_count: int = 1,
     ):
+        if not 0 <= seed < 1 << 32:
+            raise InputError(f"seed is {seed}: give 0 to 4294967295")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: give at least 1")
         if start < 0 or (stop is not None and stop < start):
@@ -104,7 +106,7 @@ class SceneBatches:
             raise StopIteration
         indices = self.position + self._ahead + np.arange(self.batch_size)
         wanted = indices < (np.inf if self.stop is None else self.stop)
-        batch = self._draw(self.seed, indices.astype(np.int32), wanted=wanted)
+        batch = self._draw(np.uint32(self.seed), indices.astype(np.int32), wanted=wanted)
         self.position += self._stride
         if self.stop is not None:
             self.position = min(self.position, self.stop)

@@ -7,6 +7,7 @@ anything runs.
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -18,7 +19,7 @@ from sam_jax.configs import CONFIGS, check_config
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.train.optimizer import OptimizerOptions
-from sam_jax.train.options import SCENES, RunOptions, TrainConfig
+from sam_jax.train.options import SCENES, DataOptions, RunOptions, TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -34,26 +35,26 @@ FREE_TO_CHANGE = (
 )
 
 
-def read_values(source: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*") -> dict[str, Any]:
     """What a file says, with changes, unchecked.
 
     Args:
       source: a TOML file, or the name of a recipe that comes with the package.
       changes: "table.key=value", in TOML's notation; strings may go without quotes.
+      recipes: a pattern of the names that are of this kind of run.
 
     Raises:
       InputError: the file cannot be read or is no TOML.
     """
     path = Path(source)
-    recipe = RECIPES / f"{source}.toml"
-    if not path.is_file() and recipe.is_file():
-        path = recipe
+    known = {file.stem: file for file in sorted(RECIPES.glob(f"{recipes}.toml"))}
+    if not path.is_file():
+        path = known.get(source, path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise InputError(
-            f"{source}: {error.strerror or error}; give a TOML file, or one of {names}"
+            f"{source}: {error.strerror or error}; give a TOML file, or one of {', '.join(known)}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is no TOML file: {error}") from None
@@ -150,6 +151,12 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if not isinstance(value, accepted) or (hint is not bool and isinstance(value, bool)):
         kind = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
         raise InputError(f"{name} must be {kind[hint]}, not {value!r}")
+    try:
+        finite = math.isfinite(value) if hint is float else True
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise InputError(f"{name} must be a number that is finite, not {str(value)[:20]}")
     return hint(value)
 
 
@@ -210,14 +217,7 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         "data.max_mask_area must be above 0 and at most 1": 0 < data.max_mask_area <= 1,
         "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter
         or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
-        "scenes.image_size and scenes.masks come from the model and data.max_masks": (
-            config.scenes.image_size,
-            config.scenes.masks,
-        )
-        == (SceneOptions.image_size, SceneOptions.masks),
-        "procedural scenes have their own variety: no data.jitter, no data.flip": not (
-            data.path == SCENES and (data.jitter or data.flip)
-        ),
+        **_scene_rules(config),
         "data.workers must be at least 0": data.workers >= 0,
         "data.overfit must be 0 or data.batch_size": data.overfit in (0, data.batch_size),
         "simulation.correction_points must be at least 0": simulation.correction_points >= 0,
@@ -228,13 +228,41 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
     }
 
 
+def _scene_rules(config: TrainConfig) -> dict[str, bool]:
+    data, drawn = config.data, config.data.path == SCENES
+    own_masks = not data.annotations and data.max_mask_area == DataOptions.max_mask_area
+    return {
+        "scenes.image_size and scenes.masks come from the model and data.max_masks": (
+            config.scenes.image_size,
+            config.scenes.masks,
+        )
+        == (SceneOptions.image_size, SceneOptions.masks),
+        f"data.path {data.path!r} is for evaluation, never trained on; give scenes": not (
+            data.path.startswith(f"{SCENES}:")
+        ),
+        "[scenes] is for data.path scenes alone": drawn or config.scenes == SceneOptions(),
+        "procedural scenes have their own variety: no data.jitter, no data.flip": not (
+            drawn and (data.jitter or data.flip)
+        ),
+        "procedural scenes have their own masks: no data.annotations, no data.max_mask_area": (
+            own_masks or not drawn
+        ),
+    }
+
+
 def _tune_rules(config: TrainConfig) -> dict[str, bool]:
     tune, model, data = config.tune, config.model, config.data
-    changing = bool(data.jitter) or data.flip or model.drop_path > 0 or data.path == "scenes"
+    changing = bool(data.jitter) or data.flip or model.drop_path > 0 or data.path == SCENES
+    unused = [
+        f"tune.{field.name}"
+        for field in dataclasses.fields(tune)
+        if field.name.startswith("lora_") and getattr(tune, field.name) != field.default
+    ]
     return {
         "tune.method decoder and lora need model.checkpoint: the model to go on from": tune.method
         == "full"
         or bool(model.checkpoint),
+        f"{', '.join(unused)} needs tune.method lora": not unused or tune.method == "lora",
         "tune.lora_rank must be at least 1": tune.lora_rank >= 1,
         "tune.lora_alpha must be above 0": tune.lora_alpha > 0,
         "tune.lora_targets must name q, k or v, each once": bool(tune.lora_targets)

@@ -11,6 +11,7 @@ from sam_jax.data.pipeline import training_batches
 from sam_jax.data.scene_batches import SceneBatches
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.data.transforms import FrameOptions
+from sam_jax.errors import InputError
 from sam_jax.train.loop import Batches
 from sam_jax.train.options import SCENES, DataOptions
 
@@ -64,7 +65,16 @@ def open_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return OneBatch(batches) if options.overfit else batches
+    if not options.overfit:
+        return batches
+    repeated = OneBatch(batches)
+    # Counted again in every epoch: at least one too many only where there was more than one.
+    usable = len(dataset) - sum(repeated.skipped().values())
+    if usable < options.overfit:
+        raise InputError(
+            f"data.overfit {options.overfit}: {options.path} has fewer images that can be used"
+        )
+    return repeated
 
 
 class OneBatch:

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -82,6 +82,7 @@ def run_job(
     options: RunOptions,
     mesh: Mesh,
     folder: Path,
+    begin: Callable[[], None],
     echo: Callable[[str], None],
 ) -> Path:
     """Trains to the end and writes the model to `folder`/model.
@@ -92,6 +93,7 @@ def run_job(
       options: checkpoints, metrics, pictures.
       mesh: from `sharding.make_mesh`.
       folder: of the run; checkpoints in it are gone on from.
+      begin: called before anything is written there, when everything fits together; `run_folder`'s.
       echo: takes lines for a person.
 
     Returns:
@@ -114,6 +116,7 @@ def run_job(
     update = compile_update(
         make_update(job.loss, optimizer, mesh, options.accumulate), state_shapes, mesh
     )
+    begin()
     checkpoints = RunCheckpoints(folder / "checkpoints", options.keep, options.keep_every or None)
     found, broken = checkpoints.restore(_with_shardings(state_shapes, where))
     for step in broken:
@@ -257,7 +260,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 @contextmanager
 def run_folder(
     folder: Path, values: dict[str, Any], changed: Callable[[dict, dict], list[str]]
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Makes a run's folder, or finds the same run in it, and keeps other processes out.
 
     Args:
@@ -265,15 +268,19 @@ def run_folder(
       values: its configuration, JSON values.
       changed: names of what differs between two configurations and must not.
 
+    Returns:
+      What keeps the configuration there, for `run_job`. A run that ends before that leaves nothing.
+
     Raises:
       InputError: another run is at work there, or was, with another configuration.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    number = jax.process_index()
-    with open(folder / f".sam-jax.{number}.lock", "ab") as lock:
+    number, path = jax.process_index(), folder / "config.json"
+    lock_path = folder / f".sam-jax.{number}.lock"
+    with open(lock_path, "ab") as lock:
         if not try_lock(lock):
             raise InputError(f"another run is writing to {folder}; wait for it, or give --output")
-        path = folder / "config.json"
         if path.is_file():
             try:
                 earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -285,7 +292,17 @@ def run_folder(
                     f"{folder} has a run with another configuration ({', '.join(names)}); give "
                     "another --output, or the same configuration to go on"
                 )
-        if number == 0:
-            with written_aside(path) as file:
-                file.write((json.dumps(values, indent=2) + "\n").encode())
-        yield
+
+        def keep() -> None:
+            if number == 0:
+                with written_aside(path) as file:
+                    file.write((json.dumps(values, indent=2) + "\n").encode())
+
+        try:
+            yield keep
+        finally:
+            if not path.exists():
+                with suppress(OSError):
+                    lock_path.unlink()
+                    if made:
+                        folder.rmdir()

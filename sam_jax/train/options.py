@@ -152,8 +152,10 @@ class TuneOptions:
     Attributes:
       method: "full" trains all parameters. "decoder" trains the mask decoder alone, as most who
         tune SAM do. "lora" trains the mask decoder and low-rank updates of the image encoder. With
-        each, `optimizer.frozen` leaves out more: with ["^mask_decoder/"], "lora" trains the updates
-        alone. With "decoder" and "lora" an adapter is written beside the model.
+        each, `optimizer.frozen` leaves out more of the model's own parameters: with
+        ["^mask_decoder/"], "lora" trains the updates alone; these are frozen by leaving their
+        kernels out of lora_patterns. With "decoder" and "lora" an adapter is written beside the
+        model.
       lora_rank: see `LoraOptions`, and so are the next three.
       lora_alpha: the updates are scaled by lora_alpha / lora_rank.
       lora_targets: of "q", "k" and "v".

@@ -138,7 +138,7 @@ def pretrain_run(config: PretrainConfig, folder: Path, echo: Callable[[str], Non
         raise InputError(
             f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
         )
-    with run_folder(folder, asdict(config), forbidden_changes):
+    with run_folder(folder, asdict(config), forbidden_changes) as begin:
         batches = ImageFolder(
             config.data.path,
             architecture.image_size,
@@ -165,5 +165,5 @@ def pretrain_run(config: PretrainConfig, folder: Path, echo: Callable[[str], Non
             depth=architecture.depth,
             export=lambda found, path: save_mae(path.with_suffix(".npz"), architecture, found),
         )
-        run_job(job, config.optimizer, config.run, mesh, folder, echo)
+        run_job(job, config.optimizer, config.run, mesh, folder, begin, echo)
     return folder / "model.npz"

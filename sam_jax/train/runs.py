@@ -46,7 +46,7 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         # An adapter belongs to the parameters that it was trained on: a run must end on them.
         base = read_info(checkpoint_path(config.model.checkpoint))
         values["model"]["checkpoint_fingerprint"] = base.fingerprint
-    with run_folder(folder, values, forbidden_changes):
+    with run_folder(folder, values, forbidden_changes) as begin:
         batches = open_batches(
             config.data,
             config.scenes,
@@ -56,11 +56,11 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         )
         if config.tune.method == "full":
             job = interactive_job(config, mesh, batches)
-            return run_job(job, config.optimizer, config.run, mesh, folder, echo)
+            return run_job(job, config.optimizer, config.run, mesh, folder, begin, echo)
         job = tuned_job(config, mesh, batches)
         # What is frozen is none of the optimiser's parameters.
         optimizer = replace(config.optimizer, frozen=())
-        model = run_job(job, optimizer, config.run, mesh, folder, echo)
+        model = run_job(job, optimizer, config.run, mesh, folder, begin, echo)
         echo(f"the adapter is in {folder / 'adapter'}")
         return model
 

@@ -146,13 +146,21 @@ def test_one_task_alone_and_nothing_written_without_output(run, dataset):
     assert sorted(Path().rglob("*")) == before
 
 
+def test_pictures_of_earlier_results_go_and_others_stay(run, dataset):
+    run("evaluate", dataset, "--clicks", 1, "--output", "out")
+    assert Path("out/miou_over_clicks.png").is_file()
+    Path("out/mine.png").touch()
+    run("evaluate", dataset, "--task", "boxes", "--output", "out")
+    assert {path.name for path in Path("out").iterdir()} == {
+        "results.json", "results.csv", "mine.png"
+    }  # fmt: skip
+
+
 def test_edges_and_proposals_of_the_small_model(run, dataset, monkeypatch):
     for module in (edges, proposals):  # as many points as they have takes a minute
         monkeypatch.setattr(module, "POINTS_PER_SIDE", 8)
-    result = run(
-        "evaluate", dataset, "--task", "edges", "--task", "proposals", "--min-area", 6,
-        "--output", "out",
-    )  # fmt: skip
+    tasks = ("--task", "edges", "--task", "proposals")
+    result = run("evaluate", dataset, *tasks, "--output", "out")
     found = json.loads(Path("out/results.json").read_text())["tasks"]
     assert list(found) == ["proposals", "edges"]
     for scores in (found["proposals"]["average_recall"], found["edges"]):
@@ -164,12 +172,12 @@ def test_edges_and_proposals_of_the_small_model(run, dataset, monkeypatch):
     assert found["edges"]["ODS"] > 0
     # The best of an image's masks is at least as good as the one that took it.
     best = [float(row["sam best_proposal"]) for row in read_rows("out/results.csv")]
-    assert len(best) == 4 and np.mean(best) >= found["proposals"]["average_recall"]["AR@1000"]
+    assert len(best) == 6 and np.mean(best) >= found["proposals"]["average_recall"]["AR@1000"]
     for number, size_hw in enumerate(SIZES, 1):
         with Image.open(f"out/edges_{number}.png") as picture:
             assert picture.width > 3 * size_hw[1] and picture.height == size_hw[0]
             boundaries = np.asarray(picture.convert("L"))[:, -size_hw[1] :]
-        truth = np.any([boundary_pixels(m) for m in drawn(size_hw)[1][:2]], axis=0)
+        truth = np.any([boundary_pixels(m) for m in drawn(size_hw)[1]], axis=0)
         np.testing.assert_array_equal(boundaries == 0, thin(truth))
 
 
@@ -191,6 +199,7 @@ def test_coco_instances_are_evaluated_with_polygons(run, dataset):
         (("--clicks", "0,1"), "'0,1' is not a list"),
         (("--clicks", "one"), "'one' is not a list"),
         (("--task", "edges", "--max-masks", 2), "leave out --max-masks"),
+        (("--task", "edges", "--min-area", 2), "leave out --min-area"),
         (("--task", "boxes", "--baseline", "flood-fill"), "add --task points"),
         (("--min-area", 100000, "--task", "boxes"), "no image can be evaluated"),
         (("--checkpoint", "nowhere/at/all"), "nowhere/at/all"),

@@ -141,6 +141,10 @@ def test_an_encoder_is_pre_trained_and_started_from(run, photos):
         (["run.model=3"], "model=3"),
         (["data.batch_size=3", "run.accumulate=2"], "no multiple of accumulate=2"),
         (['optimizer.frozen=["nothing"]'], "'nothing' matches no parameter"),
+        (
+            ["data.batch_size=5", "data.overfit=5"],
+            "data.overfit 5: photos has fewer images that can be used",
+        ),
         (["model.name=vit_z"], "model.name must be one of"),
     ],
 )
@@ -148,7 +152,8 @@ def test_what_cannot_be_done_is_said_in_one_line(run, photos, changes, message):
     Path("empty").mkdir()
     options = [word for change in changes for word in ("--set", change)]
     assert message in run.refused("train", "run.toml", "--output", "out", *options)
-    assert not Path("out/model").exists()
+    # A mistake does not take the folder away from the run that was meant.
+    assert not Path("out").exists()
 
 
 def test_a_missing_configuration_names_the_recipes(run, photos):

@@ -43,6 +43,7 @@ def test_a_scene_is_the_same_wherever_in_a_batch_it_stands():
     assert same(single(first, 1), single(later, 0))
     assert not same(single(first, 0), single(first, 1))
     assert not same(first, next(batches(seed=4)))
+    assert not same(first, next(batches(seed=(1 << 32) - 1)))
 
 
 def test_a_state_brings_back_the_very_next_batch():
@@ -82,6 +83,8 @@ def test_a_fixed_set_ends_and_what_fills_its_last_batch_has_no_weight():
     [
         ({"batch_size": 0}, "batch_size"),
         ({"start": -1}, "start"),
+        ({"seed": -1}, "4294967295"),
+        ({"seed": 1 << 32}, "4294967295"),
         ({"start": 3, "stop": 1}, "stop"),
     ],
 )

@@ -43,7 +43,7 @@ def test_recipes_have_the_papers_numbers():
 
 @pytest.mark.parametrize("name, patch", [("vit_b", 16), ("vit_l", 16), ("vit_h", 14)])
 def test_pre_training_recipes_have_the_papers_numbers(name, patch):
-    config = pretrain_config(read_values(f"mae_{name}", ["data.path=photos"]))
+    config = pretrain_config(read_values(f"mae_{name}", ["data.path=photos"], "mae_*"))
     o = config.optimizer
     assert config.architecture.name == name and config.architecture.patch_size == patch
     assert (config.data.batch_size, config.model.mask_ratio) == (4096, 0.75)
@@ -86,6 +86,10 @@ def test_changes_are_toml_or_plain_text():
         ("data.image_size=100", r"multiple of the model's patch size"),
         ("scenes.kinds=['cat']", r"kinds has cat: choose from thing, "),
         ("scenes.masks=3", r"scenes.masks come from"),
+        ("scenes.objects=3", r"\[scenes\] is for data.path scenes alone"),
+        ("data.path=scenes:held-out", r"'scenes:held-out' is for evaluation, never trained on"),
+        ("tune.lora_rank=8", r"tune.lora_rank needs tune.method lora"),
+        ("optimizer.learning_rate=inf", r"learning_rate must be a number that is finite, not inf"),
         ("steps", r"'steps' is no change; write table.key=value"),
         ("model.mae=x", None),
     ],
@@ -97,6 +101,27 @@ def test_what_cannot_be_meant_is_refused_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as error:
         read("vit_b", change)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("data.jitter=[0.1, 2]", "no data.jitter"),
+        ("data.max_mask_area=0.5", "no data.max_mask_area"),
+        ("data.annotations=instances.json", "no data.annotations"),
+    ],
+)
+def test_procedural_scenes_take_no_options_of_files(change, message):
+    assert read("vit_b", "data.path=scenes", "scenes.objects=3").scenes.objects == 3
+    with pytest.raises(InputError, match=message):
+        read("vit_b", "data.path=scenes", change)
+
+
+@pytest.mark.parametrize("recipes, others", [("vit_*", "mae_vit_b"), ("mae_*", "vit_b")])
+def test_recipes_of_another_kind_of_run_are_no_names(recipes, others):
+    with pytest.raises(InputError, match="give a TOML file, or one of") as error:
+        read_values(others, recipes=recipes)
+    assert f" {others}" not in str(error.value).partition("one of")[2]
 
 
 def test_files_that_are_missing_or_no_toml_are_refused(tmp_path):

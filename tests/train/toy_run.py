@@ -84,8 +84,12 @@ def main(folder, spec=""):
     optimizer = OptimizerOptions(steps=STEPS, warmup_steps=3, decay_steps=(15,))
     options = RunOptions(checkpoint_every=EVERY, log_every=4)
     folder = Path(folder)
-    with run_folder(folder, {"steps": STEPS}, lambda a, b: [k for k in b if a.get(k) != b[k]]):
-        run_job(job, optimizer, options, make_mesh(), folder, print)
+
+    def changed(earlier, values):
+        return [key for key in values if earlier.get(key) != values[key]]
+
+    with run_folder(folder, {"steps": STEPS}, changed) as begin:
+        run_job(job, optimizer, options, make_mesh(), folder, begin, print)
 
 
 if __name__ == "__main__":
