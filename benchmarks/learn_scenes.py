@@ -1,6 +1,6 @@
 """How well a small model segments unseen scenes after a few minutes of training from nothing.
 
-    python benchmarks/learn_scenes.py [--steps 1400] [--scenes 100] [--output DIR]
+    python benchmarks/learn_scenes.py [--steps 1800] [--scenes 100] [--output DIR]
 
 Trains as examples/learn_scenes.toml says and prints a table: mean IoU on scenes that no run draws,
 of the same kind, for one click in the object's centre and for its box; the most confident of three
