@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -16,6 +17,13 @@ UNCHECKED = {
     "sam_jax.train.state",
     "sam_jax.automatic.options",
 }
+
+# Every run tries the same examples, however slow the machine is. The smoke suite has none.
+with suppress(ImportError):
+    from hypothesis import settings
+
+    settings.register_profile("steady", derandomize=True, deadline=None)
+    settings.load_profile("steady")
 
 # What takes long to compile is compiled once for all files, workers and child processes. JAX reads
 # this when it is first imported; workers have it from the process that starts them.

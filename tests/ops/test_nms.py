@@ -32,12 +32,14 @@ def test_what_stays_is_apart_and_what_goes_is_near_a_better_one(seed, count, thr
     kept = nms_reference(boxes, scores, threshold)
     overlaps = np.array([[overlap(a, b) for b in boxes] for a in boxes])
     assert (np.diff(scores[kept]) <= 0).all()
-    apart = overlaps[np.ix_(kept, kept)] <= threshold
+    # Overlaps are rounded to float32: a third of an area is more than a third there.
+    rounded = 1e-6
+    apart = overlaps[np.ix_(kept, kept)] <= threshold + rounded
     np.fill_diagonal(apart, True)
     assert apart.all()
     for gone in set(range(count)) - set(kept.tolist()):
         better = [k for k in kept if scores[k] >= scores[gone]]
-        assert any(overlaps[gone, k] > threshold for k in better)
+        assert any(overlaps[gone, k] > threshold - rounded for k in better)
 
 
 def overlap(a, b):
