@@ -104,7 +104,7 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing(state):
 SHARDED = """
 import sys
 import jax, numpy as np
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, PartitionSpec as P
 from functools import partial
 from sam_jax.data.scene_batches import scene_batch
 from sam_jax.data.scenes import SceneOptions
@@ -113,7 +113,7 @@ options = SceneOptions(image_size=64, masks=6, objects=4, primitives=20)
 draw = lambda indices: scene_batch(3, indices, options)
 indices = np.arange(4, dtype=np.int32)
 devices = jax.device_count()
-mesh = jax.make_mesh((devices,), ("data",))
+mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
 mapped = jax.shard_map(draw, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
 batch = jax.jit(mapped)(indices)
 np.savez(sys.argv[1], *jax.tree.leaves(batch))
