@@ -1,10 +1,12 @@
 """Shapes in signatures are checked at run time in every test; compiled programs are shared."""
 
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
@@ -39,3 +41,11 @@ modules = [
 install_import_hook(
     [*(module for module in modules if module not in UNCHECKED), "convert"], "beartype.beartype"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_go_with_their_module():
+    """Compiled programs of all modules together take many gigabytes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -36,11 +36,13 @@ class EmbeddedBatch:
 
     Attributes:
       features: what the image encoder made of each image.
-      masks: as in `TrainingBatch`.
+      sizes_hw: as in `TrainingBatch`.
+      masks: likewise.
       weights: likewise.
     """
 
     features: Float[_HostOrDevice, "B h w C"]
+    sizes_hw: Int[_HostOrDevice, "B 2"]
     masks: UInt8[_HostOrDevice, "B P S S_eighth"]
     weights: Float[_HostOrDevice, "B P"]
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from sam_jax.configs import CONFIGS, check_config
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.train.losses import LossOptions
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import SCENES, DataOptions, RunOptions, TrainConfig
 
@@ -174,13 +175,15 @@ def check_rules(rules: dict[str, bool]) -> None:
 def optimizer_rules(options: OptimizerOptions) -> dict[str, bool]:
     """What must hold of how parameters are updated."""
     return {
-        "optimizer.steps must be at least 1": options.steps >= 1,
+        "optimizer.steps must be from 1 to 2147483647": 1 <= options.steps < 1 << 31,
         "optimizer.learning_rate must be above 0": options.learning_rate > 0,
         "optimizer.warmup_steps must be at least 0": options.warmup_steps >= 0,
         "optimizer.warmup_start must be from 0 to 1": 0 <= options.warmup_start <= 1,
         "optimizer.layer_decay must be above 0 and at most 1": 0 < options.layer_decay <= 1,
         "optimizer.weight_decay must be at least 0": options.weight_decay >= 0,
         "optimizer.clip_norm must be at least 0": options.clip_norm >= 0,
+        "optimizer.decay_steps must be at least 0": all(at >= 0 for at in options.decay_steps),
+        "optimizer.decay_factor must be above 0 and at most 1": 0 < options.decay_factor <= 1,
         "optimizer.beta1 and beta2 must be from 0 to 1": 0 <= options.beta1 < 1
         and 0 <= options.beta2 < 1,
     }
@@ -215,8 +218,10 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         and data.image_size % patch == 0,
         "data.max_masks must be at least 1": data.max_masks >= 1,
         "data.max_mask_area must be above 0 and at most 1": 0 < data.max_mask_area <= 1,
-        "data.jitter must be a least and a greatest factor, 0 < least <= greatest": not data.jitter
-        or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1]),
+        "data.jitter must be a least and a greatest factor, 0 < least <= greatest <= 16": (
+            not data.jitter
+            or (len(data.jitter) == 2 and 0 < data.jitter[0] <= data.jitter[1] <= 16)
+        ),
         **_scene_rules(config),
         "data.workers must be at least 0": data.workers >= 0,
         "data.overfit must be 0 or data.batch_size": data.overfit in (0, data.batch_size),
@@ -224,7 +229,21 @@ def _rules(config: TrainConfig) -> dict[str, bool]:
         "simulation.box_probability must be from 0 to 1": 0 <= simulation.box_probability <= 1,
         "simulation.box_noise and max_box_noise must be at least 0": simulation.box_noise >= 0
         and simulation.max_box_noise >= 0,
+        **_loss_rules(config.losses),
         **_tune_rules(config),
+    }
+
+
+def _loss_rules(losses: LossOptions) -> dict[str, bool]:
+    weights = (losses.focal_weight, losses.dice_weight, losses.iou_weight)
+    return {
+        "losses.focal_weight, dice_weight and iou_weight must be at least 0, and not all 0": min(
+            weights
+        )
+        >= 0
+        and max(weights) > 0,
+        "losses.focal_alpha must be at most 1; below 0 is none": losses.focal_alpha <= 1,
+        "losses.focal_gamma must be at least 0": losses.focal_gamma >= 0,
     }
 
 

@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from sam_jax.ops.resample import linear_matrix
-from sam_jax.train.losses import Losses, LossOptions, MaskTerms, combined, mask_terms
+from sam_jax.train.losses import Losses, LossOptions, MaskTerms, actual_iou, combined, mask_terms
 from sam_jax.train.simulation import (
     FIRST_SLOTS,
     SimulationOptions,
     correction,
     first_prompt,
+    pixels_inside,
 )
 from sam_jax.types import LABEL_ABSENT, Prompts
 
@@ -69,6 +70,7 @@ def interact(
     decode: Decode,
     targets: Bool[Array, "P H W"],
     weights: Float[Array, " P"],
+    size_hw: Int[Array, " 2"],
     key: PRNGKeyArray,
     options: InteractiveOptions,
 ) -> Interaction:
@@ -82,13 +84,15 @@ def interact(
         predicted IoU [P, M].
       targets: true masks in the model's frame, False in the padding.
       weights: of objects; 0 for those that only fill a batch.
+      size_hw: of the image in the frame; what is predicted in the padding has losses, but is
+        neither clicked nor part of a mask's IoU.
       key: decides all that is random.
       options: what the passes are.
     """
     simulation = options.simulation
     order_key, first_key, judge_key, dropout_key = jax.random.split(key, 4)
     count = weights.shape[0]
-    draw = jax.vmap(lambda key, mask: first_prompt(key, mask, simulation))
+    draw = jax.vmap(lambda key, mask: first_prompt(key, mask, size_hw, simulation))
     coords, labels = draw(jax.random.split(first_key, count), targets)
     room = simulation.correction_points
     coords = jnp.pad(coords, ((0, 0), (0, room), (0, 0)))
@@ -101,7 +105,7 @@ def interact(
             jax.random.fold_in(dropout_key, number),
         )
         keys = jax.random.split(jax.random.fold_in(judge_key, number), count)
-        judged = _judge(keys, logits, predicted, targets, options.losses)
+        judged = _judge(keys, logits, predicted, targets, size_hw, options.losses)
         losses = combined(judged.terms, predicted, weights, options.losses)
         feedback = jnp.take_along_axis(logits, judged.best[:, None, None, None], axis=1)[:, 0]
         if options.detach_feedback:
@@ -147,6 +151,7 @@ def _judge(
     logits: Float[Array, "P M h w"],
     predicted: Float[Array, "P M"],
     targets: Bool[Array, "P H W"],
+    size_hw: Int[Array, " 2"],
     options: LossOptions,
 ) -> _Judged:
     """Compares masks with the true ones at full resolution, one object at a time.
@@ -158,6 +163,8 @@ def _judge(
         for low, full in zip(logits.shape[-2:], targets.shape[-2:], strict=True)
     )
 
+    inside = pixels_inside(targets.shape[1:], size_hw)
+
     @jax.checkpoint
     def one_object(args: Any) -> _Judged:
         key, logits, predicted, target = args
@@ -165,7 +172,9 @@ def _judge(
         full = jnp.einsum("yh,mhw,xw->myx", rows, logits, columns, precision=highest)
         # The one that a person would be shown, which need not be the best.
         best = jnp.argmax(predicted)
-        point, label = correction(key, full[best] > 0, target)
-        return _Judged(mask_terms(full, target, options), point, label, best)
+        point, label = correction(key, full[best] > 0, target, size_hw)
+        terms = mask_terms(full, target, options)
+        iou = jax.lax.stop_gradient(actual_iou(jnp.where(inside, full, -1.0), target))
+        return _Judged(terms.replace(iou=iou), point, label, best)
 
     return jax.lax.map(one_object, (keys, logits, predicted, targets))

@@ -91,7 +91,9 @@ def focal_loss(
     logits = logits.astype(jnp.float32)
     # The log-probability of being right, stable for logits of any size.
     right = jax.nn.log_sigmoid(jnp.where(target, logits, -logits))
-    loss = -right * (-jnp.expm1(right)) ** gamma
+    # Where it rounds to 0, so does the loss; a power below 1 has no slope there.
+    wrong = jnp.maximum(-jnp.expm1(right), jnp.finfo(jnp.float32).tiny)
+    loss = -right * wrong**gamma
     if alpha >= 0:
         loss = loss * jnp.where(target, alpha, 1 - alpha)
     return loss.mean(axis=(-2, -1))

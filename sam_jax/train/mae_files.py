@@ -35,7 +35,8 @@ def load_mae(path: Path) -> tuple[MaeConfig, Params]:
         config = from_values(MaeConfig, values)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (BadZipFile, ValueError, KeyError, InputError) as error:
+    # An empty file, a single array, another archive: NumPy has an error of its own for each.
+    except (BadZipFile, EOFError, ValueError, TypeError, KeyError, InputError) as error:
         raise InputError(
             f"{path} is no file that sam-jax pretrain wrote, or is damaged ({error})"
         ) from None

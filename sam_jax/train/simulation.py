@@ -59,6 +59,13 @@ def random_pixel(key: PRNGKeyArray, region: Bool[Array, "height width"]) -> Floa
     return jnp.where(found, jnp.stack([x, y]), 0).astype(jnp.float32)
 
 
+def pixels_inside(
+    frame_hw: tuple[int, ...], size_hw: Int[Array, " 2"]
+) -> Bool[Array, "height width"]:
+    """Which pixels of a frame are the image's, and no padding."""
+    return (jnp.arange(frame_hw[0]) < size_hw[0])[:, None] & (jnp.arange(frame_hw[1]) < size_hw[1])
+
+
 def tight_box(mask: Bool[Array, "height width"]) -> Float[Array, " 4"]:
     """x0 y0 x1 y1 of a mask's outermost pixels; zeros where it is empty."""
     rows, columns = mask.any(axis=1), mask.any(axis=0)
@@ -75,9 +82,12 @@ def tight_box(mask: Bool[Array, "height width"]) -> Float[Array, " 4"]:
 
 
 def noisy_box(
-    key: PRNGKeyArray, mask: Bool[Array, "height width"], options: SimulationOptions
+    key: PRNGKeyArray,
+    mask: Bool[Array, "height width"],
+    size_hw: Int[Array, " 2"],
+    options: SimulationOptions,
 ) -> Float[Array, " 4"]:
-    """The box of a mask with noise on each coordinate, within the frame and never turned over.
+    """The box of a mask with noise on each coordinate, within the image and never turned over.
 
     Where the noise would leave a box without area, it is the tight one, as in Meta's later code.
     """
@@ -90,15 +100,17 @@ def noisy_box(
     else:
         reach = jnp.minimum(options.box_noise * size, limit)
         noise = reach * jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
-    height, width = mask.shape
-    edge = jnp.array([width - 1, height - 1, width - 1, height - 1], jnp.float32)
+    edge = jnp.tile(size_hw[::-1] - 1, 2).astype(jnp.float32)
     moved = jnp.clip(box + noise, 0.0, edge)
     usable = jnp.all(moved[2:] > moved[:2])
     return jnp.where(usable, moved, box)
 
 
 def first_prompt(
-    key: PRNGKeyArray, mask: Bool[Array, "height width"], options: SimulationOptions
+    key: PRNGKeyArray,
+    mask: Bool[Array, "height width"],
+    size_hw: Int[Array, " 2"],
+    options: SimulationOptions,
 ) -> tuple[Float[Array, "slots 2"], Int[Array, " slots"]]:
     """A point of the object or a box around it: coordinates and labels of two slots.
 
@@ -108,7 +120,7 @@ def first_prompt(
     kind_key, place_key = jax.random.split(key)
     point = random_pixel(place_key, mask)
     pointed = jnp.stack([point, jnp.zeros(2)])
-    boxed = noisy_box(place_key, mask, options).reshape(2, 2)
+    boxed = noisy_box(place_key, mask, size_hw, options).reshape(2, 2)
     is_box = jax.random.bernoulli(kind_key, options.box_probability)
     labels = jnp.where(
         is_box,
@@ -119,16 +131,22 @@ def first_prompt(
 
 
 def correction(
-    key: PRNGKeyArray, predicted: Bool[Array, "height width"], mask: Bool[Array, "height width"]
+    key: PRNGKeyArray,
+    predicted: Bool[Array, "height width"],
+    mask: Bool[Array, "height width"],
+    size_hw: Int[Array, " 2"],
 ) -> tuple[Float[Array, " 2"], Int[Array, ""]]:
-    """A point drawn uniformly from where a prediction is wrong, and its label.
+    """A point drawn uniformly from where a prediction is wrong in the image, and its label.
 
-    Foreground where the prediction lacks the object, background where it has too much. Where it is
-    right everywhere the paper is silent; as in SAM 2, that is a point of the background then, or of
-    the object where there is no background.
+    Nobody clicks into the padding, whatever is predicted there. Foreground where the prediction
+    lacks the object, background where it has too much. Where it is right everywhere the paper is
+    silent; as in SAM 2, that is a point of the background then, or of the object where there is no
+    background.
     """
-    wrong = predicted != mask
-    region = jnp.where(wrong.any(), wrong, jnp.where(mask.all(), mask, ~mask))
+    inside = pixels_inside(mask.shape, size_hw)
+    wrong = (predicted != mask) & inside
+    background = ~mask & inside
+    region = jnp.where(wrong.any(), wrong, jnp.where(background.any(), background, mask))
     point = random_pixel(key, region)
     x, y = point.astype(jnp.int32)
     return point, jnp.where(mask[y, x], LABEL_FOREGROUND, LABEL_BACKGROUND).astype(jnp.int32)

@@ -41,7 +41,7 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
         draws = jax.vmap(lambda key: jax.random.uniform(key, shape))(draw_keys)
         images = normalized_images(batch, config.pixel_mean, config.pixel_std)
         features: Any = model.apply(variables, images, draws, method="encode_image")
-        embedded = EmbeddedBatch(features, batch.masks, batch.weights)
+        embedded = EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
         return from_features(params, constants, embedded, keys)
 
     return loss
@@ -63,7 +63,7 @@ def embedded_loss(model: Sam, options: InteractiveOptions) -> Loss:
         variables = join_heads({"params": params, **constants})
         pass_keys = jax.vmap(jax.random.split)(keys)[:, 1]
 
-        def of_image(embedding, masks, weights, key):
+        def of_image(embedding, size_hw, masks, weights, key):
             def decode(prompts: Prompts, multimask: bool, key: PRNGKeyArray) -> Any:
                 inputs = jax.tree.map(lambda x: x[None], (embedding, prompts))
                 decoded = model.apply(
@@ -71,9 +71,11 @@ def embedded_loss(model: Sam, options: InteractiveOptions) -> Loss:
                 )
                 return jax.tree.map(lambda x: x[0], decoded)
 
-            return interact(decode, unpack_masks(masks), weights, key, options)
+            return interact(decode, unpack_masks(masks), weights, size_hw, key, options)
 
-        found = jax.vmap(of_image)(batch.features, batch.masks, batch.weights, pass_keys)
+        found = jax.vmap(of_image)(
+            batch.features, batch.sizes_hw, batch.masks, batch.weights, pass_keys
+        )
         losses, iou = jax.tree.map(lambda x: x.sum(axis=0), (found.losses, found.iou))
         metrics = {
             "focal": losses.focal,

@@ -48,7 +48,11 @@ class EmbeddedBatches:
         """
         batch = next(self._batches)
         features = [self._of_image(batch, i) for i in range(len(batch.images))]
-        return EmbeddedBatch(np.stack(features), batch.masks, batch.weights)
+        return EmbeddedBatch(np.stack(features), batch.sizes_hw, batch.masks, batch.weights)
+
+    def close(self) -> None:
+        """Closes the batches."""
+        self._batches.close()
 
     def get_state(self) -> dict[str, Any]:
         """That of the batches."""

@@ -11,6 +11,7 @@ from sam_jax.train.interactive import InteractiveOptions, interact
 from sam_jax.train.simulation import SimulationOptions
 
 P, SIDE, LOW = 3, 16, 4
+WHOLE = jnp.array([SIDE, 2 * SIDE])
 
 
 class Recorder:
@@ -43,14 +44,14 @@ class Simulation:
     def __init__(self):
         self._decode = Recorder()
         self._run = jax.jit(
-            lambda targets, weights, key: interact(
-                self._decode, targets, weights, key, InteractiveOptions()
+            lambda targets, weights, size_hw, key: interact(
+                self._decode, targets, weights, size_hw, key, InteractiveOptions()
             )
         )
 
-    def __call__(self, targets, seed=0, weights=(1.0, 1.0, 1.0)):
+    def __call__(self, targets, seed=0, weights=(1.0, 1.0, 1.0), size_hw=(SIDE, 2 * SIDE)):
         self._decode.seen = []
-        result = self._run(targets, jnp.array(weights), jax.random.key(seed))
+        result = self._run(targets, jnp.array(weights), jnp.array(size_hw), jax.random.key(seed))
         jax.effects_barrier()
         return result, self._decode.seen
 
@@ -125,7 +126,7 @@ def test_fewer_points_make_fewer_passes(targets, points):
     options = InteractiveOptions(SimulationOptions(correction_points=points))
 
     def iou(key):
-        return interact(Recorder(), targets, jnp.ones(P), key, options).iou
+        return interact(Recorder(), targets, jnp.ones(P), WHOLE, key, options).iou
 
     assert jax.eval_shape(iou, jax.random.key(0)).shape == (points + 3,)
 
@@ -144,7 +145,7 @@ def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
         few = SimulationOptions(correction_points=3)
         options = InteractiveOptions(few, detach_feedback=detach)
         key = jax.random.key(0)
-        return interact(decode, targets, jnp.ones(P), key, options).losses.total
+        return interact(decode, targets, jnp.ones(P), WHOLE, key, options).losses.total
 
     step = 1e-2
     slope = (total(1.0 + step, False) - total(1.0 - step, False)) / (2 * step)
@@ -159,3 +160,14 @@ def test_objects_without_weight_change_nothing(run, targets):
     one, other = (run(given, weights=(1.0, 1.0, 0.0))[0] for given in (targets, changed))
     np.testing.assert_array_equal(one.losses.total, other.losses.total)
     np.testing.assert_array_equal(one.iou, other.iou)
+
+
+def test_what_is_predicted_in_the_padding_is_neither_clicked_nor_counted(run, targets):
+    inside = targets.at[:, 10:].set(False)
+    size_hw = (10, 2 * SIDE)
+    result, seen = run(inside, size_hw=size_hw)
+    for points, labels, *_ in seen:
+        assert (points[labels >= 0][:, 1] < 10).all()
+    # The same logits, compared with more than the image.
+    other, _ = run(inside)
+    assert (result.iou[0] >= other.iou[0]).all() and result.iou[0] != other.iou[0]

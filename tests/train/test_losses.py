@@ -66,12 +66,13 @@ def test_the_dice_loss_is_that_of_probabilities(masks):
     np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
 
 
-def test_logits_of_any_size_have_finite_losses_and_gradients():
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_logits_of_any_size_have_finite_losses_and_gradients(gamma):
     logits = jnp.array([[1e4, -1e4, 0.0, 90.0]])[None]
     target = jnp.array([[True, True, False, False]])[None]
 
     def loss(x):
-        return (focal_loss(x, target) + dice_loss(x, target)).sum()
+        return (focal_loss(x, target, gamma=gamma) + dice_loss(x, target)).sum()
 
     value, gradient = jax.value_and_grad(loss)(logits)
     assert np.isfinite(value) and np.isfinite(gradient).all()

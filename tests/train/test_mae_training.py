@@ -14,6 +14,7 @@ from sam_jax.errors import InputError
 from sam_jax.models.image_encoder import ImageEncoder
 from sam_jax.models.mae import MaskedAutoencoder, sincos_positions
 from sam_jax.train.mae import mae_loss, sam_encoder_from_mae, target_patches
+from sam_jax.train.mae_files import load_mae
 
 # So small a model runs in less time than LLVM takes to optimise it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -174,3 +175,20 @@ def test_an_encoder_of_other_sizes_is_refused(params, name):
     other = replace(MAE_TEST, **{name: 4})
     with pytest.raises(InputError, match=f"has {name} 4, the model's has"):
         sam_encoder_from_mae(params["params"]["image_encoder"], other, {}, TEST.image_encoder)
+
+
+def test_a_file_of_something_else_is_no_autoencoder(tmp_path):
+    path = tmp_path / "model.npz"
+    writes = (
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"no archive"),
+        lambda: np.save(path.open("wb"), np.zeros(3)),
+        lambda: np.savez(path, weights=np.zeros(3)),
+        lambda: np.savez(path, config=np.array("{}")),
+        lambda: np.savez(path, config=np.array("[1]")),
+    )
+    for write in writes:
+        write()
+        with pytest.raises(InputError, match="is no file that sam-jax pretrain wrote") as error:
+            load_mae(path)
+        assert "\n" not in str(error.value)

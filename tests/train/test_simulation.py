@@ -50,6 +50,11 @@ def test_single_pixels_are_found_wherever_they_are():
     np.testing.assert_array_equal(random_pixel(jax.random.key(1), empty), [0, 0])
 
 
+def whole(mask):
+    """The size of an image that fills its frame."""
+    return jnp.array(mask.shape)
+
+
 def test_the_tight_box_is_x_before_y(mask):
     np.testing.assert_array_equal(tight_box(mask), [40, 3, 47, 14])
     np.testing.assert_array_equal(tight_box(jnp.zeros_like(mask)), [0, 0, 0, 0])
@@ -58,7 +63,7 @@ def test_the_tight_box_is_x_before_y(mask):
 def test_gaussian_box_noise_has_its_spread_and_limit():
     mask = jnp.zeros((400, 600), bool).at[100:300, 200:260].set(True)
     options = SimulationOptions(max_box_noise=12.0)
-    boxes = np.asarray(jax.vmap(lambda key: noisy_box(key, mask, options))(keys(4000)))
+    boxes = np.asarray(jax.vmap(lambda key: noisy_box(key, mask, whole(mask), options))(keys(4000)))
     noise = boxes - np.array([200, 100, 259, 299])
     # Width 60: a standard deviation of 6 and the limit at two of them. A normal distribution
     # clamped there keeps 0.962 of its spread; 4,000 draws tell it to about 1%.
@@ -74,7 +79,7 @@ def test_gaussian_box_noise_has_its_spread_and_limit():
 def test_uniform_box_noise_reaches_a_tenth_of_each_side():
     mask = jnp.zeros((400, 600), bool).at[100:300, 200:260].set(True)
     options = SimulationOptions(box_noise_kind="uniform")
-    boxes = np.asarray(jax.vmap(lambda key: noisy_box(key, mask, options))(keys(4000)))
+    boxes = np.asarray(jax.vmap(lambda key: noisy_box(key, mask, whole(mask), options))(keys(4000)))
     noise = np.abs(boxes - np.array([200, 100, 259, 299])).max(axis=0)
     np.testing.assert_allclose(noise, [6, 20, 6, 20], rtol=0.01)
 
@@ -83,7 +88,9 @@ def test_boxes_stay_in_the_frame_and_never_turn_over():
     everything = jnp.ones((HEIGHT, WIDTH), bool)
     pixel = jnp.zeros((HEIGHT, WIDTH), bool).at[5, 9].set(True)
     for mask in (everything, pixel):
-        draw = jax.vmap(lambda key, mask=mask: noisy_box(key, mask, SimulationOptions()))
+        draw = jax.vmap(
+            lambda key, mask=mask: noisy_box(key, mask, whole(mask), SimulationOptions())
+        )
         boxes = np.asarray(draw(keys(500)))
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [WIDTH - 1, HEIGHT - 1]).all()
         assert (boxes[:, 2:] >= boxes[:, :2]).all()
@@ -92,7 +99,7 @@ def test_boxes_stay_in_the_frame_and_never_turn_over():
 def test_first_prompts_are_points_and_boxes_in_their_proportion(mask):
     for probability in (0.0, 0.5, 1.0):
         options = SimulationOptions(box_probability=probability)
-        draw = jax.vmap(lambda key, options=options: first_prompt(key, mask, options))
+        draw = jax.vmap(lambda key, options=options: first_prompt(key, mask, whole(mask), options))
         coords, labels = map(np.asarray, draw(keys(2000)))
         boxes = (labels == [2, 3]).all(axis=1)
         points = (labels == [1, -2]).all(axis=1)
@@ -106,7 +113,9 @@ def test_first_prompts_are_points_and_boxes_in_their_proportion(mask):
 def test_corrections_lie_where_the_prediction_is_wrong_and_say_how(mask):
     predicted = jnp.roll(mask, 3, axis=1)
     true, guess = np.asarray(mask), np.asarray(predicted)
-    points, labels = jax.vmap(correction, (0, None, None))(keys(3000), predicted, mask)
+    points, labels = jax.vmap(correction, (0, None, None, None))(
+        keys(3000), predicted, mask, whole(mask)
+    )
     x, y = np.asarray(points).astype(int).T
     assert (true[y, x] != guess[y, x]).all()
     np.testing.assert_array_equal(labels, true[y, x])
@@ -115,9 +124,25 @@ def test_corrections_lie_where_the_prediction_is_wrong_and_say_how(mask):
 
 
 def test_where_nothing_is_wrong_the_correction_is_a_point_of_the_background(mask):
-    points, labels = jax.vmap(correction, (0, None, None))(keys(200), mask, mask)
+    points, labels = jax.vmap(correction, (0, None, None, None))(keys(200), mask, mask, whole(mask))
     x, y = np.asarray(points).astype(int).T
     assert not np.asarray(mask)[y, x].any() and not np.any(labels)
     full = jnp.ones_like(mask)
-    _, label = correction(jax.random.key(0), full, full)
+    _, label = correction(jax.random.key(0), full, full, whole(full))
     assert label == 1
+
+
+def test_nobody_clicks_or_draws_boxes_in_the_padding(mask):
+    size_hw = jnp.array([16, WIDTH])  # The object ends two rows above.
+    everywhere = jnp.ones_like(mask)
+    for predicted in (everywhere, mask):
+        draw = jax.vmap(correction, (0, None, None, None))
+        points, labels = draw(keys(500), predicted, mask, size_hw)
+        assert (points[:, 1] < 16).all() and not labels.any()
+    # What is predicted in the padding alone is no error of the image.
+    beyond = mask.at[16:].set(True)
+    points, _ = jax.vmap(correction, (0, None, None, None))(keys(500), beyond, mask, size_hw)
+    assert (points[:, 1] < 16).all()
+    options = SimulationOptions(box_noise=0.5)
+    boxes = jax.vmap(lambda key: noisy_box(key, mask, size_hw, options))(keys(500))
+    assert boxes[:, 3].max() == 15
