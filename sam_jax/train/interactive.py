@@ -6,7 +6,7 @@ encoded once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -175,6 +175,6 @@ def _judge(
         point, label = correction(key, full[best] > 0, target, size_hw)
         terms = mask_terms(full, target, options)
         iou = jax.lax.stop_gradient(actual_iou(jnp.where(inside, full, -1.0), target))
-        return _Judged(terms.replace(iou=iou), point, label, best)
+        return _Judged(replace(terms, iou=iou), point, label, best)
 
     return jax.lax.map(one_object, (keys, logits, predicted, targets))

@@ -43,7 +43,7 @@ def first_prompt_pictures(
         # The object of greatest weight; any, among equals.
         masks: Any = unpack_masks(batch.masks[:, :1])
         keys = jax.random.split(jax.random.key(0), masks.shape[0])
-        draw_prompt = jax.vmap(lambda *args: first_prompt(*args, options))
+        draw_prompt = jax.vmap(lambda key, mask, size: first_prompt(key, mask, size, options))
         points, labels = draw_prompt(keys, masks[:, 0], batch.sizes_hw)
         prompts = Prompts(points=points[:, None], labels=labels[:, None])
         decoded: Any = model.apply(variables, features, prompts, True, method="decode")

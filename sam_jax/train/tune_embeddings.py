@@ -50,10 +50,6 @@ class EmbeddedBatches:
         features = [self._of_image(batch, i) for i in range(len(batch.images))]
         return EmbeddedBatch(np.stack(features), batch.sizes_hw, batch.masks, batch.weights)
 
-    def close(self) -> None:
-        """Closes the batches."""
-        self._batches.close()
-
     def get_state(self) -> dict[str, Any]:
         """That of the batches."""
         return self._batches.get_state()
