@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sam_jax.cli.output_files import FILE
-from sam_jax.cli.train import changes_option
+from sam_jax.cli.train import change_recipe_option, changes_option
 
 
 @click.command(short_help="Pre-trains an image encoder.")
@@ -19,7 +19,8 @@ from sam_jax.cli.train import changes_option
     "goes on from the newest checkpoint.",
 )
 @changes_option
-def pretrain(config: str, output: Path, changes: tuple[str, ...]) -> None:
+@change_recipe_option
+def pretrain(config: str, output: Path, changes: tuple[str, ...], change_recipe: bool) -> None:
     """Pre-trains an encoder as CONFIG says: a TOML file, or a recipe (mae_vit_b, mae_vit_l, ...).
 
     A masked autoencoder sees a quarter of each image's patches and paints the rest; no masks are
@@ -29,5 +30,5 @@ def pretrain(config: str, output: Path, changes: tuple[str, ...]) -> None:
     from sam_jax.train.pretrain import pretrain_config, pretrain_run
 
     options = pretrain_config(read_values(config, changes, "mae_*"))
-    path = pretrain_run(options, output, click.echo)
+    path = pretrain_run(options, output, click.echo, change_recipe)
     click.echo(f"written to {path}")

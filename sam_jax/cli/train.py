@@ -14,6 +14,13 @@ changes_option = click.option(
     help="Another value than the file's, such as data.path=photos; may be repeated.",
 )
 
+change_recipe_option = click.option(
+    "--change-recipe",
+    is_flag=True,
+    help="Go on with a run although [optimizer], [losses] or [simulation] is another now: a lower "
+    "learning rate after a loss that was not finite, or more steps.",
+)
+
 
 @click.command(short_help="Trains a model.")
 @click.argument("config")
@@ -32,7 +39,14 @@ changes_option = click.option(
     metavar="N",
     help="Train on the same N images again and again, to see whether a model can learn at all.",
 )
-def train(config: str, output: Path, changes: tuple[str, ...], overfit: int | None) -> None:
+@change_recipe_option
+def train(
+    config: str,
+    output: Path,
+    changes: tuple[str, ...],
+    overfit: int | None,
+    change_recipe: bool,
+) -> None:
     """Trains as CONFIG says: a TOML file, or a recipe by name (vit_b, vit_l, vit_h).
 
     docs/training.md describes every key. The run's folder is written to as it goes: metrics.jsonl
@@ -49,5 +63,5 @@ def train(config: str, output: Path, changes: tuple[str, ...], overfit: int | No
     options = config_from_values(read_values(config, changes))
     from sam_jax.train.runs import train_run
 
-    model = train_run(options, output, click.echo)
+    model = train_run(options, output, click.echo, change_recipe)
     click.echo(f"written to {model}")

@@ -1,22 +1,20 @@
 """Batches without end from a dataset: shuffled, split between processes, read by worker processes.
 
-Grain does the shuffling and the workers. A sample's place in the stream decides everything random
-about it, so that a position is all there is to save: batches after it are the same whether training
-was interrupted there or not, and with any number of workers.
+Grain does the shuffling, and reads ahead in threads. A sample's place in the stream decides
+everything random about it, so that a position is all there is to save: batches after it are the
+same whether training was interrupted there or not, and with any number of workers.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sam_jax.data.batches import TrainingBatch
+from sam_jax.data.readers import ReaderProcesses
 from sam_jax.data.samples import Dataset, RecordError
 from sam_jax.data.transforms import FramedSample, FrameOptions, batch_of, framed
 from sam_jax.errors import InputError
@@ -92,15 +90,12 @@ class TrainingBatches(Iterator[TrainingBatch]):
         part: Mapping[str, int],
     ) -> None:
         """Use `training_batches`."""
-        self._grain = _grain()
+        _grain()
         self._options, self._batch_size, self._workers = options, batch_size, workers
         self._part = {"records": len(dataset), **part}
         if not len(dataset):
             raise InputError("the dataset is empty")
-        records = self._grain.MapDataset.range(len(dataset)).seed(part["seed"]).shuffle().repeat()
-        # Random numbers go by the place in the stream of all processes: none has another's.
-        samples = records.random_map(_Load(dataset, options))
-        self._samples = samples[part["process_index"] :: part["process_count"]]
+        self._stream = partial(_samples, dataset, options, dict(part))
         self._position = 0
         self._skipped: Counter[str] = Counter()
         self._reader: Any = None
@@ -172,27 +167,25 @@ class TrainingBatches(Iterator[TrainingBatch]):
 
     def _next_sample(self) -> FramedSample | Skipped:
         if self._reader is None:
-            self._reader = iter(self._reading())
+            self._reader = self._reading()
         sample = next(self._reader)
         self._position += 1
         return sample
 
     def _reading(self) -> Any:
-        """Samples from the position on, read by threads or processes.
+        """Samples from the position on, read by threads or processes."""
+        if self._workers:
+            return ReaderProcesses(self._stream, self._position, self._workers)
+        options = _grain().ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+        return iter(self._stream()[self._position :].to_iter_dataset(options))
 
-        They are no arrays by themselves, so that Grain sends them through pipes: its shared memory
-        would be as fast, but is limited to 64 MB in many containers.
-        """
-        samples = self._samples[self._position :]
-        if not self._workers:
-            options = self._grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
-            return samples.to_iter_dataset(options)
-        _mark_flag_as_parsed()
-        one_by_one = self._grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        options = self._grain.multiprocessing.MultiprocessingOptions(
-            num_workers=self._workers, per_worker_buffer_size=2
-        )
-        return samples.to_iter_dataset(one_by_one).mp_prefetch(options, _begin_worker)
+
+def _samples(dataset: Dataset, options: FrameOptions, part: Mapping[str, int]) -> Any:
+    """A process's part of the stream, as Grain's `MapDataset` of `FramedSample` or `Skipped`."""
+    records = _grain().MapDataset.range(len(dataset)).seed(part["seed"]).shuffle().repeat()
+    # Random numbers go by the place in the stream of all processes: none has another's.
+    samples = records.random_map(_Load(dataset, options))
+    return samples[part["process_index"] :: part["process_count"]]
 
 
 class _Load:
@@ -206,38 +199,6 @@ class _Load:
             return framed(self._dataset[index], self._options, rng)
         except RecordError as error:
             return Skipped(error.reason, str(error))
-
-
-def _mark_flag_as_parsed() -> None:
-    """Lets Grain 0.2.18 start workers in a program whose flags are not Abseil's.
-
-    It asks for a flag of its own there, and Abseil refuses before flags are parsed (Grain's issue
-    1355). The flag keeps its default.
-    """
-    from absl import flags
-
-    name = "grain_enable_multiprocess_worker_profiling"
-    if name in flags.FLAGS:
-        flags.FLAGS[name].present = max(1, flags.FLAGS[name].present)
-
-
-def _begin_worker(index: int, count: int) -> None:
-    """What a worker process does first."""
-    import jax
-
-    # Should anything compute there, it must not take the accelerator.
-    jax.config.update("jax_platforms", "cpu")
-    # Ctrl-C reaches all processes of a terminal; the training process ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _grain() -> Any:

@@ -1,6 +1,7 @@
 """A run's input: batches of a dataset or of procedural scenes, or one batch again and again."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -82,8 +83,9 @@ class OneBatch:
 
     def __init__(self, batches: Batches):
         """Takes the first of these."""
-        self._batch = next(batches)
-        self._skipped = batches.skipped()
+        with closing(batches):
+            self._batch = next(batches)
+            self._skipped = batches.skipped()
 
     def __next__(self) -> Any:
         """The batch."""
@@ -99,3 +101,6 @@ class OneBatch:
     def skipped(self) -> dict[str, int]:
         """Records that could not be used, by reason."""
         return self._skipped
+
+    def close(self) -> None:
+        """Does nothing."""

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -51,6 +51,9 @@ class Batches(Protocol):
 
     def skipped(self) -> dict[str, int]:
         """Records that could not be used so far, by reason."""
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,19 @@ def run_job(
         beside the last good checkpoint. Or the mesh does not divide the batch.
       KeyboardInterrupt: the run was asked to stop, and a checkpoint of where it stood is written.
     """
+    with closing(job.batches):
+        return _run_job(job, optimizer_options, options, mesh, folder, begin, echo)
+
+
+def _run_job(
+    job: Job,
+    optimizer_options: OptimizerOptions,
+    options: RunOptions,
+    mesh: Mesh,
+    folder: Path,
+    begin: Callable[[], None],
+    echo: Callable[[str], None],
+) -> Path:
     check_batch_size(job.batch_size, options.accumulate, mesh)
     shapes = jax.eval_shape(job.variables)
     optimizer = make_optimizer(optimizer_options, shapes["params"], job.depth)
@@ -212,8 +228,8 @@ class _Loop:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         raise InputError(
             f"step {step}: the loss or its gradient is not finite ({values}); batch {step} is kept "
-            f"in {path}, and the checkpoints before it are good: lower the learning rate, or "
-            "look at the batch"
+            f"in {path}, and the checkpoints before it are good: look at the batch, or go "
+            "on from them with a lower optimizer.learning_rate and --change-recipe"
         )
 
 
@@ -290,7 +306,8 @@ def run_folder(
             if names:
                 raise InputError(
                     f"{folder} has a run with another configuration ({', '.join(names)}); give "
-                    "another --output, or the same configuration to go on"
+                    "another --output, or the same configuration to go on (--change-recipe allows "
+                    "other optimizer, losses and simulation)"
                 )
 
         def keep() -> None:

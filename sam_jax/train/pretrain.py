@@ -22,7 +22,7 @@ from sam_jax.train.mae import mae_loss
 from sam_jax.train.mae_files import save_mae
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import RunOptions
-from sam_jax.train.runs import forbidden_changes
+from sam_jax.train.runs import changes_besides_recipe, forbidden_changes
 from sam_jax.train.state import Summed
 from sam_jax.train.step import Loss
 from sam_jax.types import Params
@@ -116,13 +116,19 @@ def reconstruction_loss(model: MaskedAutoencoder) -> Loss:
     return loss
 
 
-def pretrain_run(config: PretrainConfig, folder: Path, echo: Callable[[str], None] = print) -> Path:
+def pretrain_run(
+    config: PretrainConfig,
+    folder: Path,
+    echo: Callable[[str], None] = print,
+    change_recipe: bool = False,
+) -> Path:
     """Pre-trains an encoder, from the newest checkpoint in the folder or from the start.
 
     Args:
       config: of the run.
       folder: of the run.
       echo: takes lines for a person.
+      change_recipe: as for `runs.train_run`.
 
     Returns:
       The path of the autoencoder's file, for `model.mae` of a training run.
@@ -138,7 +144,8 @@ def pretrain_run(config: PretrainConfig, folder: Path, echo: Callable[[str], Non
         raise InputError(
             f"data.batch_size {config.data.batch_size} is no multiple of the {processes} processes"
         )
-    with run_folder(folder, asdict(config), forbidden_changes) as begin:
+    changed = changes_besides_recipe if change_recipe else forbidden_changes
+    with run_folder(folder, asdict(config), changed) as begin:
         batches = ImageFolder(
             config.data.path,
             architecture.image_size,

@@ -10,6 +10,9 @@ the one before is used.
 """
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,8 @@ class RunCheckpoints:
             ),
         )
         self._unsealed: int | None = None
+        # What fails in Orbax's threads fails in `wait` too: each of them need not tell it.
+        logging.getLogger("absl").addFilter(_not_of_orbax)
 
     def save(self, step: int, state: Any, data_state: list[dict[str, Any]]) -> None:
         """Begins to write a checkpoint; the arrays may be donated as soon as this returns.
@@ -50,13 +55,14 @@ class RunCheckpoints:
           data_state: the input's position in every process, JSON values.
         """
         self.wait()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
-            ),
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+                ),
+                force=True,
+            )
         self._unsealed = step
 
     def poll(self) -> None:
@@ -65,16 +71,22 @@ class RunCheckpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until everything is written and sealed."""
-        self._manager.wait_until_finished()
-        if self._unsealed is not None and jax.process_index() == 0:
-            self._seal(self._unsealed)
+        """Until everything is written and sealed.
+
+        Raises:
+          InputError: that failed; what was sealed before is as it was.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            if self._unsealed is not None and jax.process_index() == 0:
+                self._seal(self._unsealed)
         self._unsealed = None
 
     def close(self) -> None:
         """Waits, and ends the background threads."""
         self.wait()
         self._manager.close()
+        logging.getLogger("absl").removeFilter(_not_of_orbax)
 
     def restore(
         self, shapes: Any
@@ -89,7 +101,7 @@ class RunCheckpoints:
           ones that were cut short, which are removed.
 
         Raises:
-          InputError: all that there are were whole once, and are damaged.
+          InputError: all that there are were whole once, and are damaged; or several have no seal.
         """
         broken: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -109,8 +121,27 @@ class RunCheckpoints:
                 f"none of the checkpoints in {self.directory} is whole, and steps {damaged} are "
                 "damaged; remove them to begin anew"
             )
+        if len(broken) > 1:
+            # Two are never written at a time: these were sealed, and came here without their seals.
+            raise InputError(
+                f"the checkpoints in {self.directory}, of steps {broken}, are without their seals "
+                "(STEP.sealed), which tell whether they are whole; copy these files too, or remove "
+                "the checkpoints to begin anew"
+            )
         self._remove(broken)
         return None, broken
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line what goes wrong with the disk."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
+            reason = str(error).splitlines()[0]  # at its end is what the system said
+            raise InputError(
+                f"a checkpoint cannot be written to {self.directory} ({reason[-200:]}); make room "
+                "there, and start the run again: it goes on from the checkpoint before"
+            ) from error
 
     def _remove(self, steps: list[int]) -> None:
         for step in steps:
@@ -135,3 +166,7 @@ class RunCheckpoints:
             return sealed == directory_checksums(self.directory / str(step))
         except (OSError, ValueError):
             return False
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

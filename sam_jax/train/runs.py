@@ -18,14 +18,23 @@ from sam_jax.train.loop import run_folder, run_job
 from sam_jax.train.options import TrainConfig
 from sam_jax.train.tune import tuned_job
 
+# What a person may wish to change in the middle of a run: parameters and state keep their shapes.
+RECIPE_TABLES = ("optimizer", "losses", "simulation")
 
-def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = print) -> Path:
+
+def train_run(
+    config: TrainConfig,
+    folder: Path,
+    echo: Callable[[str], None] = print,
+    change_recipe: bool = False,
+) -> Path:
     """Trains interactively, from the newest checkpoint in the folder or from the start.
 
     Args:
       config: of the run.
       folder: of the run.
       echo: takes lines for a person.
+      change_recipe: a run that is gone on with may have other `RECIPE_TABLES` than it began with.
 
     Returns:
       The path of the model, a native checkpoint.
@@ -46,7 +55,8 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
         # An adapter belongs to the parameters that it was trained on: a run must end on them.
         base = read_info(checkpoint_path(config.model.checkpoint))
         values["model"]["checkpoint_fingerprint"] = base.fingerprint
-    with run_folder(folder, values, forbidden_changes) as begin:
+    changed = changes_besides_recipe if change_recipe else forbidden_changes
+    with run_folder(folder, values, changed) as begin:
         batches = open_batches(
             config.data,
             config.scenes,
@@ -68,3 +78,14 @@ def train_run(config: TrainConfig, folder: Path, echo: Callable[[str], None] = p
 def forbidden_changes(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Names of what differs between two configurations and would change what a run computes."""
     return [name for name in differences(earlier, values) if name not in FREE_TO_CHANGE]
+
+
+def changes_besides_recipe(earlier: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Those of `forbidden_changes` that are of no `RECIPE_TABLES`."""
+    names = forbidden_changes(earlier, values)
+    return [
+        name
+        for name in names
+        # What is frozen has no state in the optimizer: that decides the checkpoint's arrays.
+        if name == "optimizer.frozen" or name.split(".")[0] not in RECIPE_TABLES
+    ]

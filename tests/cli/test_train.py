@@ -74,6 +74,16 @@ def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(r
     assert "another configuration (run.seed)" in other
     longer = run.refused("train", "run.toml", "--output", "out", "--set", "optimizer.steps=6")
     assert "optimizer.steps" in longer
+    changes = ("--set", "optimizer.steps=6", "--set", "losses.dice_weight=2.0")
+    longer = run("train", "run.toml", "--output", "out", "--change-recipe", *changes)
+    assert "going on from step 4" in longer.stdout
+    assert [record["step"] for record in metrics("out")] == [2, 4, 6]
+    assert load_checkpoint("out/model").fingerprint != before
+    seed = ("--change-recipe", "--set", "run.seed=1")
+    assert "run.seed" in run.refused("train", "run.toml", "--output", "out", *changes, *seed)
+    frozen = ("--change-recipe", "--set", 'optimizer.frozen=["^image_encoder/"]')
+    refused = run.refused("train", "run.toml", "--output", "out", *changes, *frozen)
+    assert "optimizer.frozen" in refused
 
 
 @pytest.mark.slow

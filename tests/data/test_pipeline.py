@@ -292,3 +292,54 @@ def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
         except subprocess.TimeoutExpired:
             os.kill(worker, signal.SIGKILL)
             pytest.fail("the worker is still there")
+
+
+# Takes batches until something ends it; the first line has the numbers of the workers.
+ENDLESS = """
+import multiprocessing, sys
+sys.path.insert(0, sys.argv[1])
+from small_datasets import Squares
+from sam_jax.data.pipeline import training_batches
+from sam_jax.data.transforms import FrameOptions
+from sam_jax.errors import InputError
+if __name__ == "__main__":
+    # Samples of three megabytes: a worker is nearly always in the middle of sending one.
+    batches = training_batches(Squares(5), FrameOptions(1024, 2), batch_size=1, workers=2)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    try:
+        while True:
+            next(batches)
+            sys.stdin.readline()
+    except InputError as error:
+        print(error, flush=True)
+        batches.close()
+        batches.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_ends_the_stream_and_a_request_to_end_does_not(tmp_path, number):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    with subprocess.Popen(
+        [sys.executable, script, Path(__file__).parent],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    ) as process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        os.kill(workers[1], number)
+        try:
+            # The end of its input is an empty line for ever: it takes batches as fast as it can.
+            output = process.communicate(timeout=60 if number == signal.SIGKILL else 10)[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            assert number == signal.SIGTERM, "it waits for a worker that is dead"
+        else:
+            assert number == signal.SIGKILL
+            assert process.returncode == 0 and len(output.splitlines()) == 1
+            assert "exit status -9" in output and "fewer data.workers" in output

@@ -92,6 +92,38 @@ def test_damaged_checkpoints_alone_are_said_and_stay(tmp_path):
     assert sealed(tmp_path) == steps
 
 
+def test_checkpoints_without_their_seals_are_not_removed(tmp_path, unbroken):
+    assert run(tmp_path, "step:18").returncode == -signal.SIGKILL
+    steps = sealed(tmp_path)
+    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoints").glob("*.sealed")}
+    for path in kept:
+        path.unlink()
+    done = run(tmp_path)
+    assert (
+        done.returncode == 1 and f"of steps {steps[::-1]}, are without their seals" in done.stderr
+    )
+    assert all((tmp_path / "checkpoints" / str(step) / "state").is_dir() for step in steps)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    np.testing.assert_array_equal(finished(tmp_path)[0], unbroken[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_one_before_stays(
+    tmp_path, unbroken
+):
+    assert run(tmp_path, "step:9").returncode == -signal.SIGKILL
+    # As a full disk: files end at 20 kB, which is less than the parameters are.
+    command = f'ulimit -f 40; exec "{sys.executable}" "{SCRIPT}" "{tmp_path}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert line.startswith(f"error: a checkpoint cannot be written to {tmp_path / 'checkpoints'}")
+    assert "make room" in line and "batches are closed" in done.stdout
+    assert sealed(tmp_path) == [5]
+    np.testing.assert_array_equal(finished(tmp_path)[0], unbroken[0])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, unbroken):
     done = run(tmp_path, "bad:12")
     assert done.returncode == 1

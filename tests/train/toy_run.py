@@ -46,6 +46,9 @@ class ToyBatches:
     def skipped(self):
         return {}
 
+    def close(self):
+        print("batches are closed")
+
 
 def loss(params, constants, batch, keys):
     noise = jax.vmap(lambda key: jax.random.normal(key, (128,)))(keys)
