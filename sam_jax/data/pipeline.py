@@ -102,7 +102,8 @@ class TrainingBatches(Iterator[TrainingBatch]):
         samples = records.random_map(_Load(dataset, options))
         self._samples = samples[part["process_index"] :: part["process_count"]]
         self._position = 0
-        self._skipped: Counter[str] = Counter()
+        # Some datasets have left out entries of an annotation file when they were opened.
+        self._skipped: Counter[str] = Counter(getattr(dataset, "left_out", {}))
         self._reader: Any = None
 
     def __next__(self) -> TrainingBatch:
