@@ -108,6 +108,10 @@ class ImageFolder:
                 )
         self._batches.set_state(state["reader"])
 
+    def close(self) -> None:
+        """Ends the threads that read; there are no batches behind it."""
+        self._batches.close()
+
     def _crop(self, name: str, rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"] | None:
         try:
             image = read_image(self._directory / name)

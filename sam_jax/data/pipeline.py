@@ -5,10 +5,6 @@ about it, so that a position is all there is to save: batches after it are the s
 was interrupted there or not, and with any number of workers.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +15,7 @@ import numpy as np
 from sam_jax.data.batches import TrainingBatch
 from sam_jax.data.samples import Dataset, RecordError
 from sam_jax.data.transforms import FramedSample, FrameOptions, batch_of, framed
+from sam_jax.data.workers import WorkerSamples
 from sam_jax.errors import InputError
 
 # After so many unusable records in a row, or twice as many as the dataset has, none will come.
@@ -110,7 +107,8 @@ class TrainingBatches(Iterator[TrainingBatch]):
         """The next batch.
 
         Raises:
-          InputError: a long stretch of records cannot be used; the message names the first.
+          InputError: a long stretch of records cannot be used, of which the message names the
+            first; or a worker process has died.
         """
         samples: list[FramedSample] = []
         stretch: list[Skipped] = []
@@ -173,7 +171,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
 
     def _next_sample(self) -> FramedSample | Skipped:
         if self._reader is None:
-            self._reader = iter(self._reading())
+            self._reader = self._reading()
         sample = next(self._reader)
         self._position += 1
         return sample
@@ -187,13 +185,12 @@ class TrainingBatches(Iterator[TrainingBatch]):
         samples = self._samples[self._position :]
         if not self._workers:
             options = self._grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
-            return samples.to_iter_dataset(options)
-        _mark_flag_as_parsed()
+            return iter(samples.to_iter_dataset(options))
         one_by_one = self._grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = self._grain.multiprocessing.MultiprocessingOptions(
             num_workers=self._workers, per_worker_buffer_size=2
         )
-        return samples.to_iter_dataset(one_by_one).mp_prefetch(options, _begin_worker)
+        return WorkerSamples(samples.to_iter_dataset(one_by_one), options)
 
 
 class _Load:
@@ -207,38 +204,6 @@ class _Load:
             return framed(self._dataset[index], self._options, rng)
         except RecordError as error:
             return Skipped(error.reason, str(error))
-
-
-def _mark_flag_as_parsed() -> None:
-    """Lets Grain 0.2.18 start workers in a program whose flags are not Abseil's.
-
-    It asks for a flag of its own there, and Abseil refuses before flags are parsed (Grain's issue
-    1355). The flag keeps its default.
-    """
-    from absl import flags
-
-    name = "grain_enable_multiprocess_worker_profiling"
-    if name in flags.FLAGS:
-        flags.FLAGS[name].present = max(1, flags.FLAGS[name].present)
-
-
-def _begin_worker(index: int, count: int) -> None:
-    """What a worker process does first."""
-    import jax
-
-    # Should anything compute there, it must not take the accelerator.
-    jax.config.update("jax_platforms", "cpu")
-    # Ctrl-C reaches all processes of a terminal; the training process ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _grain() -> Any:

@@ -129,3 +129,6 @@ class SceneBatches:
     def skipped(self) -> dict[str, int]:
         """Records that could not be used, by reason: none, ever."""
         return {}
+
+    def close(self) -> None:
+        """Does nothing: scenes have no worker processes."""

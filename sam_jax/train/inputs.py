@@ -84,6 +84,7 @@ class OneBatch:
 
     def __init__(self, batches: Batches):
         """Takes the first of these."""
+        self._batches = batches
         self._batch = next(batches)
         self._skipped = batches.skipped()
 
@@ -101,3 +102,7 @@ class OneBatch:
     def skipped(self) -> dict[str, int]:
         """Records that could not be used, by reason."""
         return self._skipped
+
+    def close(self) -> None:
+        """Closes those that it is from."""
+        self._batches.close()

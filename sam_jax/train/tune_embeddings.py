@@ -62,6 +62,10 @@ class EmbeddedBatches:
         """Those of the batches."""
         return self._batches.skipped()
 
+    def close(self) -> None:
+        """Closes the batches."""
+        self._batches.close()
+
     @cached_property
     def _fingerprint(self) -> str:
         """Of the image encoder: its parameters, configuration and compute type."""

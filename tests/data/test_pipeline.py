@@ -1,5 +1,6 @@
 """Batches without end: in an order that a seed decides, split between processes, taken up again."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -259,36 +261,88 @@ def test_without_grain_it_is_said_what_to_install(monkeypatch):
         training_batches(Squares(3), OPTIONS, batch_size=1)
 
 
-# Prints the worker's number, then waits to be killed.
+# Prints the workers' numbers, then takes batches without end; ends as a command does.
 ALONE = """
-import multiprocessing, sys, time
+import multiprocessing, sys
 sys.path.insert(0, sys.argv[1])
 from small_datasets import Squares
 from sam_jax.data.pipeline import training_batches
 from sam_jax.data.transforms import FrameOptions
+from sam_jax.errors import InputError
 if __name__ == "__main__":
-    batches = training_batches(Squares(5), FrameOptions(64, 2), batch_size=1, workers=1)
-    next(batches)
-    print(multiprocessing.active_children()[0].pid, flush=True)
-    time.sleep(600)
+    # Samples are larger than a pipe holds: a worker that is killed is most often sending one.
+    with training_batches(
+        Squares(5), FrameOptions(512, 2), batch_size=1, workers=int(sys.argv[2])
+    ) as batches:
+        next(batches)
+        print(*(each.pid for each in multiprocessing.active_children()), flush=True)
+        sys.stdin.readline()
+        try:
+            for _ in range(int(sys.argv[3])):
+                next(batches)
+        except InputError as error:
+            print(error, flush=True)
+    print("ended", flush=True)
 """
+
+
+@contextlib.contextmanager
+def training(tmp_path, workers, batches=10**9):
+    """A process of `ALONE` before its second batch, and its workers' numbers."""
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    with subprocess.Popen(
+        [sys.executable, script, Path(__file__).parent, str(workers), str(batches)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process, [int(number) for number in process.stdout.readline().split()]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
 def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
-    script = tmp_path / "alone.py"
-    script.write_text(ALONE)
-    with subprocess.Popen(
-        [sys.executable, script, Path(__file__).parent],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-    ) as process:
-        worker = int(process.stdout.readline())
+    with training(tmp_path, 1) as (process, _):
         process.send_signal(signal.SIGKILL)
-        try:
-            # All that have its output open have ended.
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
+        # All that have its output open have ended, or this raises.
+        process.communicate(timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_worker_ends_training_with_one_line(tmp_path, killed):
+    with training(tmp_path, 3) as (process, workers):
+        assert len(workers) == 3
+        time.sleep(1)  # until each holds a sample that the pipe has no room for
+        for worker in workers[:killed]:
             os.kill(worker, signal.SIGKILL)
-            pytest.fail("the worker is still there")
+        output, _ = process.communicate("go on\n", timeout=60)
+        assert process.returncode == 0
+    said = output.splitlines()
+    assert said[-1] == "ended" and len(said) == 2
+    assert "was killed; start the same command again, with fewer data.workers" in said[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are asked by a signal")
+@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM])
+def test_workers_read_on_when_they_are_asked_to_end(tmp_path, request_):
+    with training(tmp_path, 2, batches=40) as (process, workers):
+        for worker in workers:
+            os.kill(worker, request_)
+        output, _ = process.communicate("go on\n", timeout=60)
+        assert process.returncode == 0 and output == "ended\n"
+
+
+def test_batches_can_be_closed_twice():
+    batches = training_batches(Squares(5), OPTIONS, batch_size=1, workers=1)
+    next(batches)
+    assert multiprocessing.active_children()
+    for _ in range(2):
+        batches.close()
+        assert not multiprocessing.active_children()
