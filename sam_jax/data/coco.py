@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from sam_jax.data.fingerprints import fingerprint
 from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, NOT_LISTED, Sample, blaming
 from sam_jax.errors import InputError
 from sam_jax.formats.sa1b import (
@@ -120,6 +121,10 @@ class CocoInstances:
             masks = [_segmentation(parse_json(text)) for text in texts]
         height, width = self._sizes[index].tolist()
         return Sample(name, image, (height, width), masks)
+
+    def fingerprint(self) -> str:
+        """Changes with names, sizes and places of the images and their annotations."""
+        return fingerprint(self._images, self._names, self._sizes, self._spans)
 
     def _folder_of_images(self, folders: list[Path]) -> Path:
         names = [self.name(index) for index in range(min(len(self), _LOOKED_FOR))]

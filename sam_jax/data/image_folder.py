@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sam_jax.data.crops import random_crop
+from sam_jax.data.fingerprints import fingerprint
 from sam_jax.errors import InputError
 from sam_jax.images import IMAGE_SUFFIXES, read_image
 
@@ -59,6 +60,7 @@ class ImageFolder:
         self._names = _list_below(self._directory)
         self._image_size = image_size
         self._about = {"images": len(self._names), "seed": seed, "processes": process_count}
+        self._fingerprint = fingerprint(self._directory, self._names)
         self.images = len(self._names)
         self.unreadable: dict[str, str] = {}
         if self.images < process_count:
@@ -92,7 +94,12 @@ class ImageFolder:
 
     def get_state(self) -> dict[str, Any]:
         """Where the next batch begins, as JSON values."""
-        return {**self._about, "reader": self._batches.get_state()}
+        return {
+            **self._about,
+            "fingerprint": self._fingerprint,
+            "unreadable": dict(self.unreadable),
+            "reader": self._batches.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a state of `get_state` with exactly the batches that were to come.
@@ -106,6 +113,13 @@ class ImageFolder:
                     f"{str(self._directory)!r} cannot go on where it stopped: {name} was "
                     f"{state.get(name)} and is {value} now"
                 )
+        # States that were saved before had neither.
+        if state.get("fingerprint", self._fingerprint) != self._fingerprint:
+            raise InputError(
+                f"{str(self._directory)!r} cannot go on where it stopped: images were renamed or "
+                "changed in size; bring them back, or begin anew"
+            )
+        self.unreadable = dict(state.get("unreadable", {}))
         self._batches.set_state(state["reader"])
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int64
 
+from sam_jax.data.fingerprints import fingerprint
 from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, Sample, blaming
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
@@ -74,6 +75,10 @@ class Sa1bFolder:
             image, annotations = path.read_bytes(), path.with_suffix(".json").read_bytes()
         return sa1b_sample(name, image, annotations)
 
+    def fingerprint(self) -> str:
+        """Changes with the images' names and sizes."""
+        return fingerprint(self._folder, self._names)
+
 
 class Sa1bTars:
     """Tar shards as SA-1B is released in, each of images with their JSON files."""
@@ -114,6 +119,10 @@ class Sa1bTars:
             with open(self._shards[self._shard_of[index]], "rb") as file:
                 image, annotations = (_read(file, *span) for span in self._spans[index].tolist())
         return sa1b_sample(name, image, annotations)
+
+    def fingerprint(self) -> str:
+        """Changes with names, sizes and places of the images and their JSON files."""
+        return fingerprint(Path(), [], self._names, self._spans, self._shard_of)
 
     def _where(self) -> str:
         first = self._shards[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_datasets import SIZES, Faulty, Squares, edit, write_folder, write_tar
+from small_datasets import SIZES, Faulty, Squares, edit, write_folder, write_instances, write_tar
 
 from sam_jax.data.batches import TrainingBatch, unpack_masks
 from sam_jax.data.layouts import open_dataset
@@ -168,6 +168,31 @@ def test_a_place_in_other_data_is_refused():
             training_batches(Squares(7), OPTIONS, **{**settings, **change}).set_state(state)
     with pytest.raises(InputError, match="records 7, this is of 8"):
         training_batches(Squares(8), OPTIONS, **settings).set_state(state)
+
+
+@pytest.mark.parametrize("kind", ["folder", "shard", "coco"])
+@pytest.mark.parametrize("change", ["name", "size"])
+def test_changed_data_are_noticed(tmp_path, kind, change):
+    folder = write_folder(tmp_path / "data")
+
+    def batches():
+        if kind == "shard":
+            return training_batches(
+                open_dataset(write_tar(tmp_path / "a.tar", folder)), OPTIONS, batch_size=2
+            )
+        path = write_instances(tmp_path / "i.json", folder) if kind == "coco" else None
+        return training_batches(open_dataset(folder, path), OPTIONS, batch_size=2)
+
+    state = json.loads(json.dumps(batches().get_state()))
+    batches().set_state(state)
+    if change == "name":
+        for ending in ("jpg", "json"):
+            (folder / f"sa_3.{ending}").rename(folder / f"sa_33.{ending}")
+        edit(folder / "sa_33.json", lambda content: content["image"].update(file_name="sa_33.jpg"))
+    else:
+        (folder / "sa_3.jpg").write_bytes((folder / "sa_3.jpg").read_bytes()[:-1])
+    with pytest.raises(InputError, match="renamed or changed in size"):
+        batches().set_state(state)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
