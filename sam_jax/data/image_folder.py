@@ -1,7 +1,7 @@
 """Batches of crops from a folder of images, for pre-training."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from sam_jax.data.crops import random_crop
 from sam_jax.data.fingerprints import fingerprint
+from sam_jax.data.folders import files_below
 from sam_jax.errors import InputError
 from sam_jax.images import IMAGE_SUFFIXES, read_image
 
@@ -143,18 +144,14 @@ class ImageFolder:
 def _list_below(directory: Path) -> list[str]:
     """Image files in a folder and its folders, sorted, relative to it; hidden ones are left out."""
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"cannot list images in {str(directory)!r}: {error.strerror}") from error
-
-    found = []
-    for folder, folders, files in os.walk(directory, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(folder).relative_to(directory)
-        found += [
-            str(inside / name)
-            for name in files
+    def images(names: Iterable[str]) -> list[str]:
+        return [
+            name
+            for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
+
+    found = list(files_below(directory, images))
     if not found:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no images in {str(directory)!r}: looked for {suffixes}")

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from sam_jax.data.fingerprints import fingerprint
+from sam_jax.data.folders import files_below
 from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, Sample, blaming
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
@@ -137,13 +138,7 @@ def holds_pairs(folder: Path) -> bool:
 
 
 def _pairs(folder: Path) -> Iterable[bytes]:
-    def give_up(error: OSError) -> None:
-        raise InputError(f"cannot list {error.filename}: {error.strerror}") from error
-
-    for root, _, files in os.walk(folder, onerror=give_up, followlinks=True):
-        inside = os.path.relpath(root, folder)
-        for name in _with_json(files):
-            yield os.fsencode(os.path.normpath(os.path.join(inside, name)))
+    return map(os.fsencode, files_below(folder, _with_json))
 
 
 def _with_json(names: Iterable[str]) -> list[str]:

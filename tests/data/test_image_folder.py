@@ -150,7 +150,7 @@ def test_where_none_can_be_read_it_says_so_and_ends(tmp_path):
 def test_a_folder_without_images_or_none_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="no images in"):
         ImageFolder(tmp_path, 16, 1, seed=0)
-    with pytest.raises(InputError, match="cannot list images"):
+    with pytest.raises(InputError, match="cannot list"):
         ImageFolder(tmp_path / "missing", 16, 1, seed=0)
 
 
