@@ -8,7 +8,7 @@ from sam_jax.errors import InputError
 
 
 def files_below(
-    folder: str | os.PathLike, select: Callable[[Iterable[str]], list[str]]
+    folder: str | os.PathLike[str], select: Callable[[Iterable[str]], list[str]]
 ) -> Iterator[str]:
     """Files in a folder and those inside it, as paths relative to it, in no order.
 
@@ -28,7 +28,7 @@ def files_below(
 
     visited: set[str] = set()
     links: dict[str, str] = {}
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for root, folders, names in os.walk(os.fspath(folder), onerror=refuse, followlinks=True):
         real = os.path.realpath(root)
         if real in visited:
             folders.clear()
