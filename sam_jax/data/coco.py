@@ -9,14 +9,16 @@ import json
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
-from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, Sample, blaming
+from sam_jax.data.fingerprints import fingerprint
+from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, NOT_LISTED, Sample, blaming
 from sam_jax.errors import InputError
 from sam_jax.formats.sa1b import (
     checked_id,
@@ -37,8 +39,25 @@ _Info = tuple[str, tuple[int, int]]
 _UTF8_MARK = "\xef\xbb\xbf"
 
 
+class _Objects(NamedTuple):
+    """The images; where objects that are no crowds stand in the file; which image each is in."""
+
+    infos: list[_Info]
+    spans: Int64[np.ndarray, "objects 2"]
+    image_of: Int64[np.ndarray, " objects"]
+    left_out: Counter[str]
+    # What is wrong with the first entry that was left out, if any was.
+    problem: str
+
+
 class CocoInstances:
-    """Images of a COCO file that have annotations other than of crowds."""
+    """Images of a COCO file that have annotations other than of crowds.
+
+    Entries that cannot be used are left out, and the others are used.
+
+    Attributes:
+      left_out: how many entries of the file these were, by reason.
+    """
 
     def __init__(
         self, annotations: str | os.PathLike, folders: Sequence[str | os.PathLike]
@@ -50,14 +69,19 @@ class CocoInstances:
           folders: that its file names may be in; the first that has one of the first images.
 
         Raises:
-          InputError: the file cannot be read, is damaged, or has no objects that are no crowds; or
-            its images are in none of the folders.
+          InputError: the file cannot be read, is no such JSON, or has no objects that can be used
+            and are no crowds; or its images are in none of the folders.
         """
         self._annotations = Path(annotations)
         with naming(f"COCO file {os.fspath(annotations)!r}"):
-            infos, spans, image_of = _objects(self._annotations)
+            infos, spans, image_of, left_out, problem = _objects(self._annotations)
             if not len(spans):
-                raise InputError("it has no objects, or only crowds")
+                raise InputError(
+                    f"none of its objects can be used: {problem}"
+                    if problem
+                    else "it has no objects, or only crowds"
+                )
+        self.left_out = dict(left_out)
         # The annotations of an image after each other, in the file's order.
         order = np.argsort(image_of, kind="stable")
         self._spans = spans[order]
@@ -69,10 +93,11 @@ class CocoInstances:
     @property
     def description(self) -> str:
         """What it is, and of how many images."""
+        unusable = sum(self.left_out.values())
         return (
             f"{len(self):,} images with {len(self._spans):,} objects of {self._annotations}, "
             f"in {self._images}"
-        )
+        ) + (f"; {unusable:,} entries that cannot be used are left out" if unusable else "")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -93,9 +118,13 @@ class CocoInstances:
                     file.seek(begin)
                     texts.append(file.read(end - begin))
         with blaming(BROKEN_ANNOTATIONS, name):
-            masks = [entry(parse_json(text), "segmentation") for text in texts]
+            masks = [_segmentation(parse_json(text)) for text in texts]
         height, width = self._sizes[index].tolist()
         return Sample(name, image, (height, width), masks)
+
+    def fingerprint(self) -> str:
+        """Changes with names, sizes and places of the images and their annotations."""
+        return fingerprint(self._images, self._names, self._sizes, self._spans)
 
     def _folder_of_images(self, folders: list[Path]) -> Path:
         names = [self.name(index) for index in range(min(len(self), _LOOKED_FOR))]
@@ -109,33 +138,42 @@ class CocoInstances:
         )
 
 
-def _objects(
-    path: Path,
-) -> tuple[list[_Info], Int64[np.ndarray, "objects 2"], Int64[np.ndarray, " objects"]]:
-    """The images; where objects that are no crowds stand in the file; which image each is in."""
+def _objects(path: Path) -> _Objects:
     text = _text(path)
     infos: dict[int, _Info] = {}
     used: set[int] = set()
     spans, image_ids = array("q"), array("q")
     found = dict.fromkeys(_LISTS, 0)
+    left_out: Counter[str] = Counter()
+    problem = ""
     for key, begin, end, value in _elements(text):
-        with naming(f"{key}[{found[key]}]"):
+        try:
             if key == "images":
                 # Again, as UTF-8: names may be in any alphabet.
                 value = parse_json(text[begin:end].encode("latin-1"))
-                infos[unused_id(value, used)] = _file_name(value), checked_size(value)
+                info = _file_name(value), checked_size(value)
+                infos[unused_id(value, used)] = info
             elif not _is_crowd(value):
-                spans.extend([begin, end])
                 image_ids.append(checked_id(entry(value, "image_id")))
+                spans.extend([begin, end])
+        except InputError as error:
+            problem = problem or f"{key}[{found[key]}]: {error}"
+            left_out[BROKEN_ANNOTATIONS] += 1
         found[key] += 1
     numbers = {image_id: number for number, image_id in enumerate(infos)}
-    unknown = [image_id for image_id in image_ids if image_id not in numbers]
-    if unknown:
-        raise InputError(
-            f"annotations are of an image with the id {unknown[0]}, which is not there"
-        )
-    image_of = np.array([numbers[image_id] for image_id in image_ids], np.int64)
-    return list(infos.values()), np.array(spans, np.int64).reshape(-1, 2), image_of
+    image_of = np.array([numbers.get(image_id, -1) for image_id in image_ids], np.int64)
+    listed = image_of >= 0
+    if not listed.all():
+        unlisted = image_ids[int(np.argmin(listed))]
+        problem = problem or f"annotations are of image {unlisted}, which is not listed"
+        left_out[NOT_LISTED] += int((~listed).sum())
+    kept = np.array(spans, np.int64).reshape(-1, 2)[listed]
+    return _Objects(list(infos.values()), kept, image_of[listed], left_out, problem)
+
+
+def _segmentation(annotation: Any) -> Any:
+    """None, which is no mask, where there is none: the image's other objects can be used."""
+    return annotation.get("segmentation") if isinstance(annotation, dict) else None
 
 
 def _file_name(image: Any) -> str:

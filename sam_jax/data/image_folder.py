@@ -1,7 +1,7 @@
 """Batches of crops from a folder of images, for pre-training."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sam_jax.data.crops import random_crop
+from sam_jax.data.fingerprints import fingerprint
+from sam_jax.data.folders import files_below
 from sam_jax.errors import InputError
 from sam_jax.images import IMAGE_SUFFIXES, read_image
 
@@ -59,6 +61,7 @@ class ImageFolder:
         self._names = _list_below(self._directory)
         self._image_size = image_size
         self._about = {"images": len(self._names), "seed": seed, "processes": process_count}
+        self._fingerprint = fingerprint(self._directory, self._names)
         self.images = len(self._names)
         self.unreadable: dict[str, str] = {}
         if self.images < process_count:
@@ -92,7 +95,12 @@ class ImageFolder:
 
     def get_state(self) -> dict[str, Any]:
         """Where the next batch begins, as JSON values."""
-        return {**self._about, "reader": self._batches.get_state()}
+        return {
+            **self._about,
+            "fingerprint": self._fingerprint,
+            "unreadable": dict(self.unreadable),
+            "reader": self._batches.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from a state of `get_state` with exactly the batches that were to come.
@@ -106,10 +114,17 @@ class ImageFolder:
                     f"{str(self._directory)!r} cannot go on where it stopped: {name} was "
                     f"{state.get(name)} and is {value} now"
                 )
+        # States that were saved before had neither.
+        if state.get("fingerprint", self._fingerprint) != self._fingerprint:
+            raise InputError(
+                f"{str(self._directory)!r} cannot go on where it stopped: images were renamed or "
+                "changed in size; bring them back, or begin anew"
+            )
+        self.unreadable = dict(state.get("unreadable", {}))
         self._batches.set_state(state["reader"])
 
     def close(self) -> None:
-        """Ends the threads that read ahead; there are no more batches then."""
+        """Ends the threads that read; there are no batches behind it."""
         self._batches.close()
 
     def _crop(self, name: str, rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"] | None:
@@ -129,18 +144,14 @@ class ImageFolder:
 def _list_below(directory: Path) -> list[str]:
     """Image files in a folder and its folders, sorted, relative to it; hidden ones are left out."""
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"cannot list images in {str(directory)!r}: {error.strerror}") from error
-
-    found = []
-    for folder, folders, files in os.walk(directory, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(folder).relative_to(directory)
-        found += [
-            str(inside / name)
-            for name in files
+    def images(names: Iterable[str]) -> list[str]:
+        return [
+            name
+            for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
+
+    found = list(files_below(directory, images))
     if not found:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no images in {str(directory)!r}: looked for {suffixes}")

@@ -93,18 +93,22 @@ class TrainingBatches(Iterator[TrainingBatch]):
         _grain()
         self._options, self._batch_size, self._workers = options, batch_size, workers
         self._part = {"records": len(dataset), **part}
+        # Data that are made, not read, have none.
+        self._fingerprint = getattr(dataset, "fingerprint", str)()
         if not len(dataset):
             raise InputError("the dataset is empty")
         self._stream = partial(_samples, dataset, options, dict(part))
         self._position = 0
-        self._skipped: Counter[str] = Counter()
+        # Some datasets have left out entries of an annotation file when they were opened.
+        self._skipped: Counter[str] = Counter(getattr(dataset, "left_out", {}))
         self._reader: Any = None
 
     def __next__(self) -> TrainingBatch:
         """The next batch.
 
         Raises:
-          InputError: a long stretch of records cannot be used; the message names the first.
+          InputError: a long stretch of records cannot be used, of which the message names the
+            first; or a process that reads was killed.
         """
         samples: list[FramedSample] = []
         stretch: list[Skipped] = []
@@ -135,7 +139,12 @@ class TrainingBatches(Iterator[TrainingBatch]):
 
     def get_state(self) -> dict[str, Any]:
         """Where the stream is, as JSON holds it: what `set_state` goes on from."""
-        return {**self._part, "position": self._position, "skipped": self.skipped()}
+        return {
+            **self._part,
+            "fingerprint": self._fingerprint,
+            "position": self._position,
+            "skipped": self.skipped(),
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on where the state was taken, with the batches that would have come.
@@ -149,6 +158,12 @@ class TrainingBatches(Iterator[TrainingBatch]):
                     f"the saved place in the data is of {name} {state.get(name)}, this is of "
                     f"{value}; go on with what was begun, or begin anew"
                 )
+        # Places that were saved before there were fingerprints have none.
+        if state.get("fingerprint", self._fingerprint) != self._fingerprint:
+            raise InputError(
+                "the data are not those that were begun with: files were renamed or changed in "
+                "size; bring them back, or begin anew"
+            )
         self.close()
         self._position = state["position"]
         self._skipped = Counter(state["skipped"])

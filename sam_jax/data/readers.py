@@ -11,7 +11,8 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,6 +23,7 @@ from sam_jax.errors import InputError
 _AHEAD = 2
 # Seconds that a process has to end by itself.
 _PATIENCE = 5.0
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ReaderProcesses:
@@ -50,7 +52,8 @@ class ReaderProcesses:
                 name=f"reader {number}",
                 daemon=True,
             )
-            process.start()
+            with _requests_blocked():
+                process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -71,9 +74,8 @@ class ReaderProcesses:
             self._processes[number].join(_PATIENCE)
             how = self._processes[number].exitcode
             raise InputError(
-                f"a process that reads data was ended from outside (exit status {how}); start the "
-                "run again, and with fewer data.workers if memory ran out: it goes on from its "
-                "last checkpoint"
+                f"a process that reads data was killed (exit status {how}); start the same command "
+                "again, with fewer data.workers if memory ran out"
             ) from None
         if error is not None:
             error.add_note(f"in a process that reads data:\n{where}")
@@ -84,6 +86,23 @@ class ReaderProcesses:
     def close(self) -> None:
         """Ends the processes."""
         self._end()
+
+
+@contextmanager
+def _requests_blocked() -> Iterator[None]:
+    """Processes that are started meanwhile never get what asks the training process to end.
+
+    Ctrl-C, and a cluster's SIGTERM, reach all processes of a group: the training process ends its
+    readers itself, when it has written its checkpoint.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(pipes: list[Connection], processes: list[Any]) -> None:
@@ -98,9 +117,7 @@ def _end(pipes: list[Connection], processes: list[Any]) -> None:
 
 def _read(pipe: Connection, make_stream: Callable[[], Sequence[Any]], first: int, step: int):
     """What a process does, until nobody takes what it reads."""
-    # Ctrl-C, and a cluster's SIGTERM, reach all processes of a group: the training process ends its
-    # readers when it has written its checkpoint.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _REQUESTS:  # where they cannot be blocked
         signal.signal(number, signal.SIG_IGN)
     import jax
 

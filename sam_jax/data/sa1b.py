@@ -15,6 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int64
 
+from sam_jax.data.fingerprints import fingerprint
+from sam_jax.data.folders import files_below
 from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, Sample, blaming
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
@@ -74,6 +76,10 @@ class Sa1bFolder:
             image, annotations = path.read_bytes(), path.with_suffix(".json").read_bytes()
         return sa1b_sample(name, image, annotations)
 
+    def fingerprint(self) -> str:
+        """Changes with the images' names and sizes."""
+        return fingerprint(self._folder, self._names)
+
 
 class Sa1bTars:
     """Tar shards as SA-1B is released in, each of images with their JSON files."""
@@ -115,6 +121,10 @@ class Sa1bTars:
                 image, annotations = (_read(file, *span) for span in self._spans[index].tolist())
         return sa1b_sample(name, image, annotations)
 
+    def fingerprint(self) -> str:
+        """Changes with names, sizes and places of the images and their JSON files."""
+        return fingerprint(Path(), [], self._names, self._spans, self._shard_of)
+
     def _where(self) -> str:
         first = self._shards[0]
         return (
@@ -128,13 +138,7 @@ def holds_pairs(folder: Path) -> bool:
 
 
 def _pairs(folder: Path) -> Iterable[bytes]:
-    def give_up(error: OSError) -> None:
-        raise InputError(f"cannot list {error.filename}: {error.strerror}") from error
-
-    for root, _, files in os.walk(folder, onerror=give_up, followlinks=True):
-        inside = os.path.relpath(root, folder)
-        for name in _with_json(files):
-            yield os.fsencode(os.path.normpath(os.path.join(inside, name)))
+    return map(os.fsencode, files_below(folder, _with_json))
 
 
 def _with_json(names: Iterable[str]) -> list[str]:

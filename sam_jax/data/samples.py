@@ -20,6 +20,7 @@ CANNOT_READ = "cannot be read"
 BROKEN_IMAGE = "broken image"
 BROKEN_ANNOTATIONS = "broken annotations"
 SIZES_DIFFER = "image and masks differ in size"
+NOT_LISTED = "annotations of images that are not listed"
 NO_MASK = "no usable mask"
 
 # What of a JPEG may say that it lies on its side. Without, and with three colours, it is what
@@ -120,28 +121,33 @@ def check_sizes(sample: Sample) -> None:
       RecordError: for that.
     """
     for segmentation in sample.segmentations:
-        if isinstance(segmentation, dict) and "size" in segmentation:
-            size = segmentation["size"]
-            if not isinstance(size, list) or tuple(size) != sample.size_hw:
-                height, width = sample.size_hw
-                raise RecordError(
-                    SIZES_DIFFER,
-                    f"{sample.name}: a mask of height and width {str(size)[:50]} in an image of "
-                    f"{width}x{height} pixels",
-                )
+        _check_mask_size(sample, segmentation)
 
 
 def mask_counts(sample: Sample, index: int) -> Int64[np.ndarray, " runs"]:
     """One of a sample's masks, as run lengths down its columns, zeros first.
 
     Raises:
-      RecordError: it is no RLE and no polygons.
+      RecordError: it is no RLE and no polygons, or of another size than the image.
     """
     segmentation = sample.segmentations[index]
+    _check_mask_size(sample, segmentation)
     with blaming(BROKEN_ANNOTATIONS, f"{sample.name}: object {index}"):
         if isinstance(segmentation, list):
             return mask_to_counts(polygons_to_mask(segmentation, sample.size_hw))
         return checked_counts(segmentation)[0]
+
+
+def _check_mask_size(sample: Sample, segmentation: Any) -> None:
+    if isinstance(segmentation, dict) and "size" in segmentation:
+        size = segmentation["size"]
+        if not isinstance(size, list) or tuple(size) != sample.size_hw:
+            height, width = sample.size_hw
+            raise RecordError(
+                SIZES_DIFFER,
+                f"{sample.name}: a mask of height and width {str(size)[:50]} in an image of "
+                f"{width}x{height} pixels",
+            )
 
 
 def _check_size(sample: Sample, size_hw: Sequence[int]) -> None:

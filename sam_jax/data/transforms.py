@@ -18,7 +18,6 @@ from sam_jax.data.samples import (
     NO_MASK,
     RecordError,
     Sample,
-    check_sizes,
     decoded_image,
     mask_counts,
 )
@@ -189,18 +188,23 @@ def framed(sample: Sample, options: FrameOptions, rng: np.random.Generator) -> F
     """Brings a sample into the frame.
 
     Masks are drawn without replacement from those that have a pixel, cover no more than `max_area`
-    of the whole image, and have a pixel left in the frame.
+    of the whole image, and have a pixel left in the frame. A damaged mask, or one of another size
+    than the image, is left out without the others.
 
     Raises:
-      RecordError: image or masks are damaged, differ in size, or no mask is left.
+      RecordError: the image is damaged or not of its annotations' size, or no mask is left.
     """
-    check_sizes(sample)
     height, width = sample.size_hw
     placement = draw_placement(sample.size_hw, options, rng)
     placer = MaskPlacer(sample.size_hw, placement)
     masks: list[tuple[int, UInt8[np.ndarray, "new_height _"]]] = []
+    problem: RecordError | None = None
     for index in rng.permutation(len(sample.segmentations)):
-        counts = mask_counts(sample, int(index))
+        try:
+            counts = mask_counts(sample, int(index))
+        except RecordError as error:
+            problem = problem or error
+            continue
         if not 0 < counts[1::2].sum() <= options.max_area * height * width:
             continue
         ends = placer.resampled(counts)
@@ -209,7 +213,8 @@ def framed(sample: Sample, options: FrameOptions, rng: np.random.Generator) -> F
             if len(masks) == options.max_masks:
                 break
     if not masks:
-        raise RecordError(NO_MASK, f"{sample.name}: no mask is left that could be learned from")
+        nothing = f"{sample.name}: no mask is left that could be learned from"
+        raise problem or RecordError(NO_MASK, nothing)
     return FramedSample(place_image(decoded_image(sample), placement), masks)
 
 

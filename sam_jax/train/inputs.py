@@ -68,9 +68,11 @@ def open_batches(
     )
     if not options.overfit:
         return batches
+    # Entries left out when the dataset was opened are none of its length.
+    before = sum(batches.skipped().values())
     repeated = OneBatch(batches)
     # Counted again in every epoch: at least one too many only where there was more than one.
-    usable = len(dataset) - sum(repeated.skipped().values())
+    usable = len(dataset) + before - sum(repeated.skipped().values())
     if usable < options.overfit:
         raise InputError(
             f"data.overfit {options.overfit}: {options.path} has fewer images that can be used"

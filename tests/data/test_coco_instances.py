@@ -7,7 +7,15 @@ import pytest
 from small_datasets import SIZES, edit, write_folder, write_instances
 
 from sam_jax.data.coco import CocoInstances
-from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, RecordError, mask_counts
+from sam_jax.data.pipeline import training_batches
+from sam_jax.data.samples import (
+    BROKEN_ANNOTATIONS,
+    CANNOT_READ,
+    NOT_LISTED,
+    RecordError,
+    mask_counts,
+)
+from sam_jax.data.transforms import FrameOptions, framed
 from sam_jax.errors import InputError
 from sam_jax.formats.coco import read_coco
 from sam_jax.formats.rle import decode_rle, mask_to_counts
@@ -105,10 +113,16 @@ def test_any_spelling_of_the_same_json_is_read(tmp_path, folder, instances):
         (b'{"images": [], "annotations": []}', "no objects"),
         (b'{"images": [], "annotations": [3]}', r"annotations\[0\]: this is a int"),
         (b'{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: file_name is missing"),
-        (b'{"images": [{"id": 1, "file_name": "a\\u0000"}]}', r"images\[0\]: .*zero character"),
-        (b'{"images": [{"id": 1, "file_name": "\\ud800"}]}', r"images\[0\]: .*no text that a file"),
+        (
+            b'{"images": [{"id": 1, "file_name": "a\\u0000"}], "annotations": []}',
+            r"images\[0\]: .*zero character",
+        ),
+        (
+            b'{"images": [{"id": 1, "file_name": "\\ud800"}], "annotations": []}',
+            r"images\[0\]: .*no text that a file",
+        ),
         (b'{"images": [], "annotations": [{"id": 1}]}', r"annotations\[0\]: image_id is missing"),
-        (b'{"images": [], "annotations": [{"image_id": 7}]}', "id 7"),
+        (b'{"images": [], "annotations": [{"image_id": 7}]}', "image 7, which is not listed"),
         (b'{"annotations": ' + b"[" * 100_000, "nested too deeply"),
     ],
 )
@@ -131,14 +145,63 @@ def test_missing_files_are_told(tmp_path, instances, folder):
 
 
 def test_broken_records_are_told_by_name(instances, folder):
-    edit(instances, lambda content: content["annotations"][0].pop("segmentation"))
     dataset = CocoInstances(instances, [folder])
     (folder / "sa_2.jpg").unlink()
-    for index, reason in enumerate([BROKEN_ANNOTATIONS, CANNOT_READ]):
-        with pytest.raises(RecordError, match=rf"^sa_{index + 1}\.jpg: ") as caught:
-            dataset[index]
-        assert caught.value.reason == reason
+    with pytest.raises(RecordError, match=r"^sa_2\.jpg: ") as caught:
+        dataset[1]
+    assert caught.value.reason == CANNOT_READ
     instances.write_bytes(b"{}")
     with pytest.raises(RecordError, match=r"^sa_3\.jpg: ") as caught:
         dataset[2]
     assert caught.value.reason == BROKEN_ANNOTATIONS
+
+
+def test_one_bad_entry_is_left_out_and_counted(instances, folder):
+    whole = CocoInstances(instances, [folder])
+    samples = [whole[index] for index in range(6)]
+
+    def spoil(content):
+        images, annotations = content["images"], content["annotations"]
+        del images[6]["height"]  # so that its five annotations are of an image that is not listed
+        images += [dict(images[0]), {"id": 50, "width": 3, "height": 3}, None]
+        segmentation = annotations[0]["segmentation"]
+        annotations += [{"id": 90, "image_id": 99, "segmentation": segmentation}]
+        annotations += [{"id": 91, "segmentation": segmentation}, None, {"id": 92, "image_id": "1"}]
+
+    edit(instances, spoil)
+    dataset = CocoInstances(instances, [folder])
+    assert dataset.left_out == {BROKEN_ANNOTATIONS: 7, NOT_LISTED: 6}
+    assert "6 images with 30 objects" in dataset.description
+    assert "13 entries" in dataset.description and "entries" not in whole.description
+    assert [dataset[index] for index in range(6)] == samples
+    with training_batches(dataset, FrameOptions(64, 2), batch_size=6) as batches:
+        next(batches)
+        assert batches.skipped() == dataset.left_out
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"segmentation": [[1, 2, 3, 4]]},
+        {"segmentation": [[1, 2, 3]]},
+        {"segmentation": None},
+        {"segmentation": {"size": [2, 2], "counts": [0, 4]}},
+        {"bbox": [1, 2, 3, 4]},
+    ],
+)
+def test_a_bad_object_is_left_out_without_its_image(instances, folder, bad):
+    def spoil(content):
+        content["annotations"].insert(0, {"id": 90, "image_id": 1, **bad})
+
+    options = FrameOptions(64, 9, max_area=1.0)
+    before = framed(CocoInstances(instances, [folder])[0], options, np.random.default_rng(0))
+    edit(instances, spoil)
+    sample = CocoInstances(instances, [folder])[0]
+    after = framed(sample, options, np.random.default_rng(0))
+    np.testing.assert_array_equal(after.image, before.image)
+    assert len(sample.segmentations) == 6 and len(after.masks) == len(before.masks) == 5
+
+    # Alone, it is no image to learn from.
+    edit(instances, lambda content: content.update(annotations=content["annotations"][:1]))
+    with pytest.raises(RecordError, match=r"^sa_1\.jpg: "):
+        framed(CocoInstances(instances, [folder])[0], options, np.random.default_rng(0))

@@ -107,6 +107,28 @@ def test_a_state_of_other_images_or_another_seed_is_refused(textured):
         ImageFolder(textured, 16, 3, seed=4).set_state(state)
 
 
+def test_renamed_or_changed_images_are_noticed(textured):
+    state = ImageFolder(textured, 16, 3, seed=4).get_state()
+    ImageFolder(textured, 16, 3, seed=4).set_state(state)
+    (textured / "3.png").rename(textured / "33.png")
+    with pytest.raises(InputError, match="renamed or changed"):
+        ImageFolder(textured, 16, 3, seed=4).set_state(state)
+    (textured / "33.png").rename(textured / "3.png")
+    Image.new("RGB", (9, 9)).save(textured / "5.png")
+    with pytest.raises(InputError, match="renamed or changed"):
+        ImageFolder(textured, 16, 3, seed=4).set_state(state)
+
+
+def test_what_could_not_be_read_is_counted_on_after_a_stop(textured):
+    (textured / "broken.png").write_bytes(b"no picture")
+    reader = ImageFolder(textured, 16, 1, seed=0)
+    take(reader, 7)
+    state = json.loads(json.dumps(reader.get_state()))
+    fresh = ImageFolder(textured, 16, 1, seed=0)
+    fresh.set_state(state)
+    assert fresh.skipped() == reader.skipped() == {"unreadable": 1}
+
+
 def test_images_that_cannot_be_read_are_left_out_and_counted(textured):
     (textured / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     (textured / "empty.png").write_bytes(b"")
@@ -128,7 +150,7 @@ def test_where_none_can_be_read_it_says_so_and_ends(tmp_path):
 def test_a_folder_without_images_or_none_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="no images in"):
         ImageFolder(tmp_path, 16, 1, seed=0)
-    with pytest.raises(InputError, match="cannot list images"):
+    with pytest.raises(InputError, match="cannot list"):
         ImageFolder(tmp_path / "missing", 16, 1, seed=0)
 
 

@@ -1,5 +1,6 @@
 """Batches without end: in an order that a seed decides, split between processes, taken up again."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -7,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_datasets import SIZES, Faulty, Squares, edit, write_folder, write_tar
+from small_datasets import SIZES, Faulty, Squares, edit, write_folder, write_instances, write_tar
 
 from sam_jax.data.batches import TrainingBatch, unpack_masks
 from sam_jax.data.layouts import open_dataset
@@ -168,6 +170,31 @@ def test_a_place_in_other_data_is_refused():
         training_batches(Squares(8), OPTIONS, **settings).set_state(state)
 
 
+@pytest.mark.parametrize("kind", ["folder", "shard", "coco"])
+@pytest.mark.parametrize("change", ["name", "size"])
+def test_changed_data_are_noticed(tmp_path, kind, change):
+    folder = write_folder(tmp_path / "data")
+
+    def batches():
+        if kind == "shard":
+            return training_batches(
+                open_dataset(write_tar(tmp_path / "a.tar", folder)), OPTIONS, batch_size=2
+            )
+        path = write_instances(tmp_path / "i.json", folder) if kind == "coco" else None
+        return training_batches(open_dataset(folder, path), OPTIONS, batch_size=2)
+
+    state = json.loads(json.dumps(batches().get_state()))
+    batches().set_state(state)
+    if change == "name":
+        for ending in ("jpg", "json"):
+            (folder / f"sa_3.{ending}").rename(folder / f"sa_33.{ending}")
+        edit(folder / "sa_33.json", lambda content: content["image"].update(file_name="sa_33.jpg"))
+    else:
+        (folder / "sa_3.jpg").write_bytes((folder / "sa_3.jpg").read_bytes()[:-1])
+    with pytest.raises(InputError, match="renamed or changed in size"):
+        batches().set_state(state)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unusable_records_are_counted_and_left_out(tmp_path, workers):
     folder = write_folder(tmp_path / "data", SIZES + SIZES[:3])
@@ -259,43 +286,8 @@ def test_without_grain_it_is_said_what_to_install(monkeypatch):
         training_batches(Squares(3), OPTIONS, batch_size=1)
 
 
-# Prints the worker's number, then waits to be killed.
+# Prints the workers' numbers, then takes batches without end; ends as a command does.
 ALONE = """
-import multiprocessing, sys, time
-sys.path.insert(0, sys.argv[1])
-from small_datasets import Squares
-from sam_jax.data.pipeline import training_batches
-from sam_jax.data.transforms import FrameOptions
-if __name__ == "__main__":
-    batches = training_batches(Squares(5), FrameOptions(64, 2), batch_size=1, workers=1)
-    next(batches)
-    print(multiprocessing.active_children()[0].pid, flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
-def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
-    script = tmp_path / "alone.py"
-    script.write_text(ALONE)
-    with subprocess.Popen(
-        [sys.executable, script, Path(__file__).parent],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-    ) as process:
-        worker = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        try:
-            # All that have its output open have ended.
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.kill(worker, signal.SIGKILL)
-            pytest.fail("the worker is still there")
-
-
-# Takes batches until something ends it; the first line has the numbers of the workers.
-ENDLESS = """
 import multiprocessing, sys
 sys.path.insert(0, sys.argv[1])
 from small_datasets import Squares
@@ -303,43 +295,79 @@ from sam_jax.data.pipeline import training_batches
 from sam_jax.data.transforms import FrameOptions
 from sam_jax.errors import InputError
 if __name__ == "__main__":
-    # Samples of three megabytes: a worker is nearly always in the middle of sending one.
-    batches = training_batches(Squares(5), FrameOptions(1024, 2), batch_size=1, workers=2)
-    next(batches)
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-    try:
-        while True:
-            next(batches)
-            sys.stdin.readline()
-    except InputError as error:
-        print(error, flush=True)
-        batches.close()
-        batches.close()
+    # Samples are larger than a pipe holds: a worker that is killed is most often sending one.
+    with training_batches(
+        Squares(5), FrameOptions(512, 2), batch_size=1, workers=int(sys.argv[2])
+    ) as batches:
+        next(batches)
+        print(*(each.pid for each in multiprocessing.active_children()), flush=True)
+        sys.stdin.readline()
+        try:
+            for _ in range(int(sys.argv[3])):
+                next(batches)
+        except InputError as error:
+            print(error, flush=True)
+    print("ended", flush=True)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_worker_ends_the_stream_and_a_request_to_end_does_not(tmp_path, number):
-    script = tmp_path / "endless.py"
-    script.write_text(ENDLESS)
+@contextlib.contextmanager
+def training(tmp_path, workers, batches=10**9):
+    """A process of `ALONE` before its second batch, and its workers' numbers."""
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
     with subprocess.Popen(
-        [sys.executable, script, Path(__file__).parent],
+        [sys.executable, script, Path(__file__).parent, str(workers), str(batches)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        start_new_session=True,
     ) as process:
-        workers = [int(pid) for pid in process.stdout.readline().split()]
-        assert len(workers) == 2
-        os.kill(workers[1], number)
         try:
-            # The end of its input is an empty line for ever: it takes batches as fast as it can.
-            output = process.communicate(timeout=60 if number == signal.SIGKILL else 10)[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            assert number == signal.SIGTERM, "it waits for a worker that is dead"
-        else:
-            assert number == signal.SIGKILL
-            assert process.returncode == 0 and len(output.splitlines()) == 1
-            assert "exit status -9" in output and "fewer data.workers" in output
+            yield process, [int(number) for number in process.stdout.readline().split()]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
+    with training(tmp_path, 1) as (process, _):
+        process.send_signal(signal.SIGKILL)
+        # All that have its output open have ended, or this raises.
+        process.communicate(timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_worker_ends_training_with_one_line(tmp_path, killed):
+    with training(tmp_path, 3) as (process, workers):
+        assert len(workers) == 3
+        time.sleep(1)  # until each holds a sample that the pipe has no room for
+        for worker in workers[:killed]:
+            os.kill(worker, signal.SIGKILL)
+        output, _ = process.communicate("go on\n", timeout=60)
+        assert process.returncode == 0
+    said = output.splitlines()
+    assert said[-1] == "ended" and len(said) == 2
+    assert "was killed (exit status -9); start the same command again, with fewer" in said[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are asked by a signal")
+@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM])
+def test_workers_read_on_when_they_are_asked_to_end(tmp_path, request_):
+    with training(tmp_path, 2, batches=40) as (process, workers):
+        for worker in workers:
+            os.kill(worker, request_)
+        output, _ = process.communicate("go on\n", timeout=60)
+        assert process.returncode == 0 and output == "ended\n"
+
+
+def test_batches_can_be_closed_twice():
+    batches = training_batches(Squares(5), OPTIONS, batch_size=1, workers=1)
+    next(batches)
+    assert multiprocessing.active_children()
+    for _ in range(2):
+        batches.close()
+        assert not multiprocessing.active_children()

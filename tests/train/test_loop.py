@@ -112,15 +112,19 @@ def test_checkpoints_without_their_seals_are_not_removed(tmp_path, unbroken):
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_one_before_stays(
     tmp_path, unbroken
 ):
-    assert run(tmp_path, "step:9").returncode == -signal.SIGKILL
+    assert run(tmp_path, "step:14").returncode == -signal.SIGKILL
+    before = sealed(tmp_path)
+    assert before
     # As a full disk: files end at 20 kB, which is less than the parameters are.
     command = f'ulimit -f 40; exec "{sys.executable}" "{SCRIPT}" "{tmp_path}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if line]
+    # TensorStore may still tell that nobody waits for its threads any more; Orbax tells nothing.
+    *others, line = done.stderr.splitlines()
+    assert all("orbax" not in other for other in others)
     assert line.startswith(f"error: a checkpoint cannot be written to {tmp_path / 'checkpoints'}")
     assert "make room" in line and "batches are closed" in done.stdout
-    assert sealed(tmp_path) == [5]
+    assert sealed(tmp_path) == before
     np.testing.assert_array_equal(finished(tmp_path)[0], unbroken[0])
 
 
