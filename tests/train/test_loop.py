@@ -63,6 +63,10 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, deaths, unbroken):
     assert records[-1] == without_times(unbroken[1])[-1]
 
 
+def _of_a_traceback(line):
+    return line.startswith(("Traceback", "  ", "RuntimeError: Event loop is closed"))
+
+
 def sealed(folder):
     return sorted(int(path.stem) for path in (folder / "checkpoints").glob("*.sealed"))
 
@@ -119,9 +123,8 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_one_before_stay
     command = f'ulimit -f 40; exec "{sys.executable}" "{SCRIPT}" "{tmp_path}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    # TensorStore may still tell that nobody waits for its threads any more; Orbax tells nothing.
-    *others, line = done.stderr.splitlines()
-    assert all("orbax" not in other for other in others)
+    # TensorStore's threads may tell beside it that nobody waits for them any more.
+    (line,) = [line for line in done.stderr.splitlines() if not _of_a_traceback(line)]
     assert line.startswith(f"error: a checkpoint cannot be written to {tmp_path / 'checkpoints'}")
     assert "make room" in line and "batches are closed" in done.stdout
     assert sealed(tmp_path) == before
