@@ -151,13 +151,23 @@ def save_checkpoint(
         "generate": info.generate,
     }
     with directory_written_aside(path) as directory:
-        with ocp.PyTreeCheckpointer() as writer:
+        with _writer() as writer:
             writer.save(directory / "params", unflatten_dict(flat, sep="/"))
         # Orbax notes there which path it wrote to: a file's maker is nobody else's business.
         (directory / "params" / "commit_success.txt").unlink(missing_ok=True)
         record["files"] = directory_checksums(directory / "params")
         (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     return info
+
+
+def _writer() -> ocp.Checkpointer:
+    """Of this process alone: where several train together, one writes and none waits for it."""
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def read_info(path: str | os.PathLike) -> CheckpointInfo:

@@ -10,6 +10,8 @@ import click
 
 from sam_jax.errors import InputError
 
+_SPLIT = "Split DIR between processes"
+
 
 @dataclass(frozen=True)
 class Hosts:
@@ -28,8 +30,13 @@ class Hosts:
     initialization_timeout: int
 
 
-def distributed_options(command: Callable) -> Callable:
-    """Adds `--distributed` and its companions; the command gets them as `hosts`, or None."""
+def distributed_options(command: Callable, purpose: str = _SPLIT) -> Callable:
+    """Adds `--distributed` and its companions; the command gets them as `hosts`, or None.
+
+    Args:
+      command: a function, to become a click command.
+      purpose: what the processes do, for the help.
+    """
 
     @functools.wraps(command)
     def with_hosts(
@@ -49,8 +56,8 @@ def distributed_options(command: Callable) -> Callable:
             click.option(
                 "--distributed",
                 is_flag=True,
-                help="Split DIR between processes, on any number of machines that share --output; "
-                "start each with the same command. TPU pods, Slurm and Open MPI need no more.",
+                help=f"{purpose}, on any number of machines that share --output; start each with "
+                "the same command. TPU pods, Slurm and Open MPI need no more.",
             ),
             click.option(
                 "--coordinator-address",
@@ -79,6 +86,11 @@ def distributed_options(command: Callable) -> Callable:
     ):
         with_hosts = option(with_hosts)
     return with_hosts
+
+
+training_options = functools.partial(
+    distributed_options, purpose="Train on the devices of many processes"
+)
 
 
 def _checked(hosts: Hosts, distributed: bool) -> Hosts | None:

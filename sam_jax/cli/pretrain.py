@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from sam_jax.cli.distributed_options import Hosts, training_options
+from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
-from sam_jax.cli.train import change_recipe_option, changes_option
+from sam_jax.cli.train import change_recipe_option, changes_option, tell
 
 
 @click.command(short_help="Pre-trains an image encoder.")
@@ -20,7 +22,10 @@ from sam_jax.cli.train import change_recipe_option, changes_option
 )
 @changes_option
 @change_recipe_option
-def pretrain(config: str, output: Path, changes: tuple[str, ...], change_recipe: bool) -> None:
+@training_options
+def pretrain(
+    config: str, output: Path, changes: tuple[str, ...], change_recipe: bool, hosts: Hosts | None
+) -> None:
     """Pre-trains an encoder as CONFIG says: a TOML file, or a recipe (mae_vit_b, mae_vit_l, ...).
 
     A masked autoencoder sees a quarter of each image's patches and paints the rest; no masks are
@@ -30,5 +35,6 @@ def pretrain(config: str, output: Path, changes: tuple[str, ...], change_recipe:
     from sam_jax.train.pretrain import pretrain_config, pretrain_run
 
     options = pretrain_config(read_values(config, changes, "mae_*"))
-    path = pretrain_run(options, output, click.echo, change_recipe)
-    click.echo(f"written to {path}")
+    with together(hosts):
+        path = pretrain_run(options, output, tell, change_recipe)
+        tell(f"written to {path}")

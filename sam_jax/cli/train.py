@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from sam_jax.cli.distributed_options import Hosts, training_options
+from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
 
 changes_option = click.option(
@@ -40,12 +42,14 @@ change_recipe_option = click.option(
     help="Train on the same N images again and again, to see whether a model can learn at all.",
 )
 @change_recipe_option
+@training_options
 def train(
     config: str,
     output: Path,
     changes: tuple[str, ...],
     overfit: int | None,
     change_recipe: bool,
+    hosts: Hosts | None,
 ) -> None:
     """Trains as CONFIG says: a TOML file, or a recipe by name (vit_b, vit_l, vit_h).
 
@@ -63,5 +67,14 @@ def train(
     options = config_from_values(read_values(config, changes))
     from sam_jax.train.runs import train_run
 
-    model = train_run(options, output, click.echo, change_recipe)
-    click.echo(f"written to {model}")
+    with together(hosts):
+        model = train_run(options, output, tell, change_recipe)
+        tell(f"written to {model}")
+
+
+def tell(line: str) -> None:
+    """Prints a line; the first process of a run speaks for all."""
+    import jax
+
+    if jax.process_index() == 0:
+        click.echo(line)

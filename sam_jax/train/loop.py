@@ -35,6 +35,9 @@ from sam_jax.train.state import TrainState
 from sam_jax.train.step import Loss, initial_state, make_update
 from sam_jax.types import Params
 
+# Updates between which several processes ask each other whether one was asked to stop.
+_AGREED_EVERY = 8
+
 
 @runtime_checkable
 class Batches(Protocol):
@@ -186,7 +189,7 @@ class _Loop:
             before = (step, metrics, part)
             self.log.add(metrics, self.job.batch_size)
             # Asked once a step: a request that comes later ends the next one, with its checkpoint.
-            stopping = stop.is_set()
+            stopping = _one_asks(stop.is_set(), step)
             last = step == total or stopping
             if step % options.log_every == 0 or last:
                 self._check(*before)
@@ -218,7 +221,9 @@ class _Loop:
             return
         self.checkpoints.wait()
         values = {name: np.asarray(x).tolist() for name, x in metrics.items() if name != "finite"}
-        path = self.folder / f"bad_batch_{step}.npz"
+        # Each process has a part of the batch.
+        number = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
+        path = self.folder / f"bad_batch_{step}{number}.npz"
         leaves = jax.tree_util.tree_flatten_with_path(part)[0]
         arrays = {
             jax.tree_util.keystr(name, simple=True, separator="."): np.asarray(x)
@@ -231,6 +236,18 @@ class _Loop:
             f"in {path}, and the checkpoints before it are good: look at the batch, or go "
             "on from them with a lower optimizer.learning_rate and --change-recipe"
         )
+
+
+def _one_asks(asked: bool, step: int) -> bool:
+    """Whether a process was asked to stop; all of them learn it at the same step."""
+    if jax.process_count() == 1:
+        return asked
+    # Now and then only: the host waits for the devices here.
+    if step % _AGREED_EVERY:
+        return False
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(process_allgather(np.array(asked)).any())
 
 
 def _of_all(data_state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -32,8 +32,12 @@ class RunLog:
         """
         self._folder, self._total, self._echo = folder, total, echo
         self._metrics = folder / "metrics.jsonl"
-        _drop_from(self._metrics, first_step)
-        self._writer = _tensorboard(folder / "tensorboard", first_step)
+        # Metrics are of all processes together: one writes them.
+        self._writes = jax.process_index() == 0
+        self._writer = None
+        if self._writes:
+            _drop_from(self._metrics, first_step)
+            self._writer = _tensorboard(folder / "tensorboard", first_step)
         self._waiting: list[dict[str, Any]] = []
         self._images, self._since = 0, time.monotonic()
 
@@ -62,8 +66,9 @@ class RunLog:
         for name, value in means.items():
             if name != "finite":
                 record[name] = np.asarray(value, np.float64).tolist()
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if self._writes:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
         if self._writer:
             for name, value in _scalars(record):
                 self._writer.add_scalar(name, value, step)

@@ -316,7 +316,7 @@ def no_meeting(monkeypatch):
         shown.append(lock_file(OUT, hosts.process_id).read_text())
         raise InputError("nobody comes")
 
-    monkeypatch.setattr(hosts_module, "_meet", meet)
+    monkeypatch.setattr(hosts_module, "meet", meet)
     return shown
 
 

@@ -1,6 +1,10 @@
 """`sam-jax train` and `pretrain`: a toy model from a toy dataset to a checkpoint that segments."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from sam_jax.train.options import DataOptions
 
 pytest.importorskip("grain")
 
+ROOT = Path(__file__).parents[2]
 PRETRAINING = """
 [model]
 name = "test"
@@ -74,6 +79,12 @@ def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(r
     assert "another configuration (run.seed)" in other
     longer = run.refused("train", "run.toml", "--output", "out", "--set", "optimizer.steps=6")
     assert "optimizer.steps" in longer
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_recipe(run, photos):
+    run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=4")
+    before = load_checkpoint("out/model").fingerprint
     changes = ("--set", "optimizer.steps=6", "--set", "losses.dice_weight=2.0")
     longer = run("train", "run.toml", "--output", "out", "--change-recipe", *changes)
     assert "going on from step 4" in longer.stdout
@@ -169,3 +180,29 @@ def test_what_cannot_be_done_is_said_in_one_line(run, photos, changes, message):
 def test_a_missing_configuration_names_the_recipes(run, photos):
     message = run.refused("train", "nothing.toml", "--output", "out")
     assert "vit_b" in message and not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(photos):
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "sam_jax.cli.main", "train", "run.toml", "--output", "out"]
+    command += ["--set", "optimizer.steps=2", "--set", "run.log_every=1", "--distributed"]
+    command += ["--coordinator-address", f"localhost:{port}", "--num-processes", "2"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment.pop("XLA_FLAGS", None)
+    processes = [
+        subprocess.Popen(
+            [*command, "--process-id", index],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for index in "01"
+    ]
+    said = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[0][0].endswith("written to out/model\n") and "step 1" not in said[1][0]
+    assert [record["step"] for record in metrics("out")] == [1, 2]
+    assert load_checkpoint("out/model").config.name == "test"

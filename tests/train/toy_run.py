@@ -35,6 +35,7 @@ class ToyBatches:
         if self.spec == f"term:{self.drawn}":
             os.kill(os.getpid(), signal.SIGTERM)
         values = np.random.default_rng(self.drawn).normal(size=(BATCH, 128)).astype(np.float32)
+        values = values.reshape(jax.process_count(), -1, 128)[jax.process_index()]
         return values * (np.inf if self.spec == f"bad:{self.drawn}" else 1)
 
     def get_state(self):
@@ -92,7 +93,7 @@ def main(folder, spec=""):
         return [key for key in values if earlier.get(key) != values[key]]
 
     with run_folder(folder, {"steps": STEPS}, changed) as begin:
-        run_job(job, optimizer, options, make_mesh(), folder, begin, print)
+        run_job(job, optimizer, options, make_mesh(devices=jax.devices()), folder, begin, print)
 
 
 if __name__ == "__main__":
