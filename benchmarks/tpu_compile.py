@@ -61,7 +61,7 @@ def decoder_program(model: Any, batch: int) -> tuple[Any, tuple[Any, ...]]:
     config = model.config
     side = config.image_size // config.image_encoder.patch_size
     shape = jax.ShapeDtypeStruct
-    features = shape((batch, side, side, config.embed_dim), jnp.float32)
+    features = shape((batch, side, side, config.embedding_channels), jnp.float32)
     points = shape((batch, PROMPTS, 2, 2), jnp.float32)
     labels = shape((batch, PROMPTS, 2), jnp.int32)
 

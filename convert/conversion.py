@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convert import sam
+from convert import sam, sam2
 from convert.safetensors_files import read_safetensors_file
-from convert.tables import HUGGING_FACE, OFFICIAL, to_native, to_torch
+from convert.sam2_variants import detect_sam2_naming, infer_sam2_config
+from convert.tables import HUGGING_FACE, OFFICIAL, Entry, to_native, to_torch
 from convert.torch_files import ZIP_MAGIC, read_torch_file, write_torch_file
 from convert.variants import infer_config
 from sam_jax.checkpoints import (
@@ -22,8 +23,10 @@ from sam_jax.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from sam_jax.configs import SamConfig, check_config, config_from_json, config_to_json
+from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
+from sam_jax.families import ModelConfig, family_named, family_of
+from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import Params
 
 # How torch.save wrote files before version 1.6: a pickled magic number comes first.
@@ -37,7 +40,7 @@ def convert_checkpoint(
     source: str | os.PathLike,
     destination: str | os.PathLike,
     *,
-    config: SamConfig | None = None,
+    config: ModelConfig | None = None,
     dtype: Any = np.float32,
     overwrite: bool = False,
 ) -> CheckpointInfo:
@@ -93,9 +96,16 @@ def export_checkpoint(source: str | os.PathLike, destination: str | os.PathLike)
         )
     checkpoint = load_checkpoint(source)
     tensors = to_state_dict(checkpoint.config, checkpoint.params)
-    record = {"config": config_to_json(checkpoint.config), "fingerprint": checkpoint.fingerprint}
+    family = family_of(checkpoint.config).name
+    record = {
+        "family": family,
+        "config": config_to_json(checkpoint.config),
+        "fingerprint": checkpoint.fingerprint,
+    }
+    # As each original's loader expects it.
+    wrapper = "model" if family == "sam2" else None
     try:
-        write_torch_file(destination, tensors, json.dumps(record).encode())
+        write_torch_file(destination, tensors, json.dumps(record).encode(), wrapper)
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(f"cannot write {destination}: {reason}") from error
@@ -105,9 +115,9 @@ def export_checkpoint(source: str | os.PathLike, destination: str | os.PathLike)
 
 
 def read_source(
-    path: str | os.PathLike, config: SamConfig | None = None
-) -> tuple[SamConfig, Params, str, str]:
-    """Reads a PyTorch file of a SAM model, whole and strictly.
+    path: str | os.PathLike, config: ModelConfig | None = None
+) -> tuple[ModelConfig, Params, str, str]:
+    """Reads a PyTorch file of a SAM or SAM 2 model, whole and strictly.
 
     Takes zip-format `.pth` and `.pt` files with a state dict, bare or under "model" or
     "state_dict", and `.safetensors` files, each in the original's or in Hugging Face's naming; or a
@@ -119,7 +129,7 @@ def read_source(
         else told from names and shapes (`convert.variants`).
 
     Returns:
-      The configuration, the variables for `Sam(config)` (float32, on the host), the naming
+      The configuration, the variables for its model (float32, on the host), the naming
       ("official" or "huggingface") and the file's SHA-256 in hexadecimal.
 
     Raises:
@@ -130,9 +140,12 @@ def read_source(
     sha256 = _sha256(path)
     tensors, record, _ = _read_file(path)
     try:
-        naming = sam.detect_naming(tensors)
+        of_sam2 = sam2.is_sam2(tensors)
+        naming = detect_sam2_naming(tensors) if of_sam2 else sam.detect_naming(tensors)
         if config is None:
             config = _recorded_config(record)
+        if config is None and of_sam2:
+            config = infer_sam2_config({n: tensor.shape for n, tensor in tensors.items()}, naming)
         if config is None:
             heads = _huggingface_heads(path) if naming == HUGGING_FACE else None
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -144,24 +157,32 @@ def read_source(
 
 
 def from_state_dict(
-    config: SamConfig, tensors: Mapping[str, np.ndarray], naming: str = OFFICIAL
+    config: ModelConfig, tensors: Mapping[str, np.ndarray], naming: str = OFFICIAL
 ) -> Params:
-    """Variables for `Sam(config)`, float32, from a PyTorch model's state dict; strict.
+    """Variables for the configuration's model, float32, from a PyTorch state dict; strict.
 
     Raises:
       CheckpointError: lists everything missing, unexpected and misshapen.
     """
     title = f"the tensors ({naming} names) are not those of the model {config.name!r}:"
-    flat = to_native(title, sam.entries(config), naming, tensors, flat_shapes(config))
+    if isinstance(config, Sam2Config) and naming == HUGGING_FACE:
+        tensors = sam2.points_apart(tensors)
+    flat = to_native(title, _entries(config), naming, tensors, flat_shapes(config))
     return unflatten_dict(flat, sep="/")
 
 
 def to_state_dict(
-    config: SamConfig, variables: Params, naming: str = OFFICIAL
+    config: ModelConfig, variables: Params, naming: str = OFFICIAL
 ) -> dict[str, np.ndarray]:
-    """A PyTorch model's state dict, as NumPy arrays, from variables for `Sam(config)`."""
+    """A PyTorch model's state dict, as NumPy arrays, from variables for its configuration."""
     flat = {name: np.asarray(array) for name, array in flatten_dict(variables, sep="/").items()}
-    return to_torch(sam.entries(config), naming, flat)
+    tensors = to_torch(_entries(config), naming, flat)
+    whole = isinstance(config, Sam2Config) and naming == HUGGING_FACE
+    return sam2.points_together(tensors) if whole else tensors
+
+
+def _entries(config: ModelConfig) -> list[Entry]:
+    return sam2.entries(config) if isinstance(config, Sam2Config) else sam.entries(config)
 
 
 def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], bool]:
@@ -241,15 +262,16 @@ def _state_dict(path: Path, value: Any) -> dict[str, np.ndarray]:
     return value
 
 
-def _recorded_config(record: bytes | None) -> SamConfig | None:
+def _recorded_config(record: bytes | None) -> ModelConfig | None:
     if record is None:
         return None
     try:
         values = json.loads(record)
         if not isinstance(values, dict):
             raise ValueError("no JSON object")
-        config = config_from_json(values.get("config"))
-        check_config(config)
+        family = family_named(values.get("family", "sam"))
+        config = config_from_json(values.get("config"), family.config)
+        family.check(config)
     except (ValueError, OverflowError, RecursionError, TypeError) as error:
         reason = str(error).split("\n")[0][:300]
         raise CheckpointError(f"its recorded configuration is damaged: {reason}") from error

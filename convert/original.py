@@ -7,7 +7,7 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
-from sam_jax.configs import SamConfig
+from sam_jax.configs import ImageEncoderConfig, SamConfig
 from sam_jax.errors import InputError
 
 _PACKAGE = "segment_anything"
@@ -21,6 +21,8 @@ def build_original(config: SamConfig) -> Any:
         original cannot express.
     """
     vit = config.image_encoder
+    if not isinstance(vit, ImageEncoderConfig):
+        raise InputError(f"{config.name} has an image encoder of our own, which the original lacks")
     height, width = vit.table_size_hw
     if height != width:
         raise InputError(

@@ -14,7 +14,7 @@ from convert.original import build_original
 from convert.original_package import import_original
 from sam_jax.bench.children import peak_memory_gb
 from sam_jax.bench.packages import random_input, random_points
-from sam_jax.configs import CONFIGS, SamConfig
+from sam_jax.configs import CONFIGS, ImageEncoderConfig, SamConfig
 
 # By name, what has to be installed.
 REQUIRED = {"original": ("torch", "segment_anything"), "transformers": ("torch", "transformers")}
@@ -23,6 +23,11 @@ REQUIRED = {"original": ("torch", "segment_anything"), "transformers": ("torch",
 def missing(name: str) -> list[str]:
     """What a rival needs and is not installed."""
     return [module for module in REQUIRED[name] if importlib.util.find_spec(module) is None]
+
+
+def have_model(model: str) -> bool:
+    """Whether the rivals' code can build a model of ours, by its name; then all of them can."""
+    return isinstance(CONFIGS[model].image_encoder, ImageEncoderConfig)
 
 
 class Torch:
@@ -191,6 +196,7 @@ def _transformers_config(config: SamConfig) -> Any:
     from transformers import SamConfig as TheirConfig
 
     vit = config.image_encoder
+    assert isinstance(vit, ImageEncoderConfig)
     # Square tables, as all our presets have.
     side = vit.table_size_hw[0] * vit.patch_size
     return TheirConfig(

@@ -1,7 +1,7 @@
 """Segment Anything (SAM 1): the table of names and layouts that both directions are driven by."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from convert.tables import (
     CONVOLUTION,
@@ -13,11 +13,15 @@ from convert.tables import (
     Entry,
     Row,
     expand,
+    indexes,
     layer,
+    mlp_layers,
     norm,
     row,
+    texts,
+    under,
 )
-from sam_jax.configs import SamConfig
+from sam_jax.configs import ImageEncoderConfig, SamConfig
 from sam_jax.errors import CheckpointError
 
 _BLOCK = (
@@ -35,12 +39,6 @@ _LAYER = (
 )
 
 
-def _under(
-    parent: tuple[str, str, str], native: str, official: str, huggingface: str
-) -> tuple[str, str, str]:
-    return f"{parent[0]}/{native}", f"{parent[1]}.{official}", f"{parent[2]}.{huggingface}"
-
-
 # Each line: our path, the original's name, Hugging Face's name. The original registers its pixel
 # statistics as buffers that are not saved, so they stand in no file.
 TABLE: tuple[Row, ...] = (
@@ -56,18 +54,18 @@ TABLE: tuple[Row, ...] = (
         "vision_encoder.pos_embed",
         LEADING_ONE,
     ),
-    *norm(*_under(_BLOCK, "norm1", "norm1", "layer_norm1")),
-    *layer(*_under(_BLOCK, "attn/qkv", "attn.qkv", "attn.qkv")),
-    *layer(*_under(_BLOCK, "attn/proj", "attn.proj", "attn.proj")),
-    row(*_under(_BLOCK, "attn/rel_pos_h", "attn.rel_pos_h", "attn.rel_pos_h")),
-    row(*_under(_BLOCK, "attn/rel_pos_w", "attn.rel_pos_w", "attn.rel_pos_w")),
-    *norm(*_under(_BLOCK, "norm2", "norm2", "layer_norm2")),
-    *layer(*_under(_BLOCK, "mlp/lin1", "mlp.lin1", "mlp.lin1")),
-    *layer(*_under(_BLOCK, "mlp/lin2", "mlp.lin2", "mlp.lin2")),
-    row(*_under(_NECK, "conv1/kernel", "0.weight", "conv1.weight"), CONVOLUTION),
-    *norm(*_under(_NECK, "norm1", "1", "layer_norm1")),
-    row(*_under(_NECK, "conv2/kernel", "2.weight", "conv2.weight"), CONVOLUTION),
-    *norm(*_under(_NECK, "norm2", "3", "layer_norm2")),
+    *norm(*under(_BLOCK, "norm1", "norm1", "layer_norm1")),
+    *layer(*under(_BLOCK, "attn/qkv", "attn.qkv", "attn.qkv")),
+    *layer(*under(_BLOCK, "attn/proj", "attn.proj", "attn.proj")),
+    row(*under(_BLOCK, "attn/rel_pos_h", "attn.rel_pos_h", "attn.rel_pos_h")),
+    row(*under(_BLOCK, "attn/rel_pos_w", "attn.rel_pos_w", "attn.rel_pos_w")),
+    *norm(*under(_BLOCK, "norm2", "norm2", "layer_norm2")),
+    *layer(*under(_BLOCK, "mlp/lin1", "mlp.lin1", "mlp.lin1")),
+    *layer(*under(_BLOCK, "mlp/lin2", "mlp.lin2", "mlp.lin2")),
+    row(*under(_NECK, "conv1/kernel", "0.weight", "conv1.weight"), CONVOLUTION),
+    *norm(*under(_NECK, "norm1", "1", "layer_norm1")),
+    row(*under(_NECK, "conv2/kernel", "2.weight", "conv2.weight"), CONVOLUTION),
+    *norm(*under(_NECK, "norm2", "3", "layer_norm2")),
     row(
         "constants/prompt_encoder/positional_encoding_gaussian_matrix",
         "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
@@ -77,7 +75,7 @@ TABLE: tuple[Row, ...] = (
         ),
     ),
     row(
-        *_under(
+        *under(
             _PROMPT,
             "point_embeddings",
             "point_embeddings.{point}.weight",
@@ -87,48 +85,48 @@ TABLE: tuple[Row, ...] = (
         stack="point",
     ),
     row(
-        *_under(
+        *under(
             _PROMPT, "not_a_point_embed", "not_a_point_embed.weight", "not_a_point_embed.weight"
         ),
         LEADING_ONE,
     ),
     row(
-        *_under(_PROMPT, "no_mask_embed", "no_mask_embed.weight", "no_mask_embed.weight"),
+        *under(_PROMPT, "no_mask_embed", "no_mask_embed.weight", "no_mask_embed.weight"),
         LEADING_ONE,
     ),
     *layer(
-        *_under(_PROMPT, "mask_downscaling/conv1", "mask_downscaling.0", "mask_embed.conv1"),
+        *under(_PROMPT, "mask_downscaling/conv1", "mask_downscaling.0", "mask_embed.conv1"),
         CONVOLUTION,
     ),
     *norm(
-        *_under(_PROMPT, "mask_downscaling/norm1", "mask_downscaling.1", "mask_embed.layer_norm1")
+        *under(_PROMPT, "mask_downscaling/norm1", "mask_downscaling.1", "mask_embed.layer_norm1")
     ),
     *layer(
-        *_under(_PROMPT, "mask_downscaling/conv2", "mask_downscaling.3", "mask_embed.conv2"),
+        *under(_PROMPT, "mask_downscaling/conv2", "mask_downscaling.3", "mask_embed.conv2"),
         CONVOLUTION,
     ),
     *norm(
-        *_under(_PROMPT, "mask_downscaling/norm2", "mask_downscaling.4", "mask_embed.layer_norm2")
+        *under(_PROMPT, "mask_downscaling/norm2", "mask_downscaling.4", "mask_embed.layer_norm2")
     ),
     *layer(
-        *_under(_PROMPT, "mask_downscaling/conv3", "mask_downscaling.6", "mask_embed.conv3"),
+        *under(_PROMPT, "mask_downscaling/conv3", "mask_downscaling.6", "mask_embed.conv3"),
         CONVOLUTION,
     ),
-    row(*_under(_DECODER, "iou_token", "iou_token.weight", "iou_token.weight"), LEADING_ONE),
-    row(*_under(_DECODER, "mask_tokens", "mask_tokens.weight", "mask_tokens.weight")),
-    *layer(*_under(_LAYER, "{attention}/{projection}", *2 * ("{attention}.{projection}",))),
-    *norm(*_under(_LAYER, "norm{norm}", "norm{norm}", "layer_norm{norm}")),
-    *layer(*_under(_LAYER, "mlp/lin1", "mlp.lin1", "mlp.lin1")),
-    *layer(*_under(_LAYER, "mlp/lin2", "mlp.lin2", "mlp.lin2")),
+    row(*under(_DECODER, "iou_token", "iou_token.weight", "iou_token.weight"), LEADING_ONE),
+    row(*under(_DECODER, "mask_tokens", "mask_tokens.weight", "mask_tokens.weight")),
+    *layer(*under(_LAYER, "{attention}/{projection}", *2 * ("{attention}.{projection}",))),
+    *norm(*under(_LAYER, "norm{norm}", "norm{norm}", "layer_norm{norm}")),
+    *layer(*under(_LAYER, "mlp/lin1", "mlp.lin1", "mlp.lin1")),
+    *layer(*under(_LAYER, "mlp/lin2", "mlp.lin2", "mlp.lin2")),
     *layer(
-        *_under(
+        *under(
             _DECODER,
             "transformer/final_attn_token_to_image/{projection}",
             *2 * ("transformer.final_attn_token_to_image.{projection}",),
         )
     ),
     *norm(
-        *_under(
+        *under(
             _DECODER,
             "transformer/norm_final_attn",
             "transformer.norm_final_attn",
@@ -136,16 +134,16 @@ TABLE: tuple[Row, ...] = (
         )
     ),
     *layer(
-        *_under(_DECODER, "output_upscaling/conv1", "output_upscaling.0", "upscale_conv1"),
+        *under(_DECODER, "output_upscaling/conv1", "output_upscaling.0", "upscale_conv1"),
         UPSCALING,
     ),
-    *norm(*_under(_DECODER, "output_upscaling/norm", "output_upscaling.1", "upscale_layer_norm")),
+    *norm(*under(_DECODER, "output_upscaling/norm", "output_upscaling.1", "upscale_layer_norm")),
     *layer(
-        *_under(_DECODER, "output_upscaling/conv2", "output_upscaling.3", "upscale_conv2"),
+        *under(_DECODER, "output_upscaling/conv2", "output_upscaling.3", "upscale_conv2"),
         UPSCALING,
     ),
     *layer(
-        *_under(
+        *under(
             _DECODER,
             "output_hypernetworks_mlps/layers_{hyper}",
             "output_hypernetworks_mlps.{mask}.{hyper}",
@@ -154,7 +152,7 @@ TABLE: tuple[Row, ...] = (
         stack="mask",
     ),
     *layer(
-        *_under(
+        *under(
             _DECODER,
             "iou_prediction_head/layers_{head}",
             "iou_prediction_head.{head}",
@@ -173,17 +171,26 @@ _MARKS = {OFFICIAL: "image_encoder.", HUGGING_FACE: "vision_encoder."}
 
 
 def entries(config: SamConfig) -> list[Entry]:
-    """Every tensor of a configuration, with its place, names and layout."""
+    """Every tensor of a configuration, with its place, names and layout.
+
+    Raises:
+      CheckpointError: the original code has no such model.
+    """
+    if not isinstance(config.image_encoder, ImageEncoderConfig):
+        raise CheckpointError(
+            f"{config.name} has an image encoder of our own, which the original code cannot "
+            "run: there is no PyTorch file of it"
+        )
     ranges = {
-        "block": _indexes(config.image_encoder.depth),
-        "layer": _indexes(config.decoder_depth),
-        "point": _indexes(4),
-        "mask": _indexes(config.num_multimask_outputs + 1),
-        "norm": _indexes(4, start=1),
-        "attention": _texts("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"),
-        "projection": _texts("q_proj", "k_proj", "v_proj", "out_proj"),
-        "hyper": _mlp_layers(_HYPERNETWORK_DEPTH),
-        "head": _mlp_layers(config.iou_head_depth),
+        "block": indexes(config.image_encoder.depth),
+        "layer": indexes(config.decoder_depth),
+        "point": indexes(4),
+        "mask": indexes(config.num_multimask_outputs + 1),
+        "norm": indexes(4, start=1),
+        "attention": texts("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"),
+        "projection": texts("q_proj", "k_proj", "v_proj", "out_proj"),
+        "hyper": mlp_layers(_HYPERNETWORK_DEPTH),
+        "head": mlp_layers(config.iou_head_depth),
     }
     return expand(TABLE, ranges)
 
@@ -198,8 +205,7 @@ def detect_naming(names: Iterable[str]) -> str:
     for family, pattern in _ANOTHER_FAMILY.items():
         if any(map(pattern.match, names)):
             raise CheckpointError(
-                f"it holds a model of the family {family}, which cannot be converted yet; "
-                "give a checkpoint of Segment Anything (SAM 1)"
+                f"it holds a model of the family {family}, not of Segment Anything (SAM 1)"
             )
     counts = {naming: sum(n.startswith(mark) for n in names) for naming, mark in _MARKS.items()}
     naming = max(NAMINGS, key=lambda one: counts[one])
@@ -209,20 +215,3 @@ def detect_naming(names: Iterable[str]) -> str:
             + " or ".join(f"{mark}..." for mark in _MARKS.values())
         )
     return naming
-
-
-def _texts(*values: str) -> list[Mapping[str, str]]:
-    return [{place: value for place in ("native", *NAMINGS)} for value in values]
-
-
-def _indexes(count: int, start: int = 0) -> list[Mapping[str, str]]:
-    return _texts(*(str(i) for i in range(start, start + count)))
-
-
-def _mlp_layers(depth: int) -> list[Mapping[str, str]]:
-    """Hugging Face gives the first and the last layer of an MLP names of their own."""
-    middle = [f"layers.{i}" for i in range(depth - 2)]
-    return [
-        {"native": str(i), OFFICIAL: f"layers.{i}", HUGGING_FACE: name}
-        for i, name in enumerate(["proj_in", *middle, "proj_out"][:depth])
-    ]

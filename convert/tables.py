@@ -30,27 +30,28 @@ class Layout:
     """How an array of ours is made from a tensor.
 
     Attributes:
-      axes: the tensor's axes in our order; None keeps them.
-      leading_one: the tensor has a first axis of length 1 that we leave out.
+      axes: the axes in our order, of the tensor without those of length 1; None keeps them.
+      ones: axes of the tensor that have length 1 and that we leave out.
     """
 
     axes: tuple[int, ...] | None = None
-    leading_one: bool = False
+    ones: tuple[int, ...] = ()
 
     def to_native(self, tensor: np.ndarray) -> np.ndarray:
         """Our array for a tensor, as a view."""
-        tensor = tensor[0] if self.leading_one else tensor
+        tensor = tensor.squeeze(self.ones)
         return tensor if self.axes is None else tensor.transpose(self.axes)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """The tensor for an array of ours, as a view."""
         array = array if self.axes is None else array.transpose(np.argsort(self.axes))
-        return array[None] if self.leading_one else array
+        return np.expand_dims(array, self.ones)
 
     def native_shape(self, shape: Shape) -> Shape | None:
         """Our array's shape for a tensor's; None where the tensor has the wrong rank."""
-        if self.leading_one:
-            return shape[1:] if shape[:1] == (1,) else None
+        if any(i >= len(shape) or shape[i] != 1 for i in self.ones):
+            return None
+        shape = tuple(size for i, size in enumerate(shape) if i not in self.ones)
         if self.axes is None:
             return shape
         return tuple(shape[i] for i in self.axes) if len(shape) == len(self.axes) else None
@@ -59,14 +60,17 @@ class Layout:
         """The tensor's shape for our array's."""
         if self.axes is not None:
             shape = tuple(shape[self.axes.index(i)] for i in range(len(self.axes)))
-        return (1, *shape) if self.leading_one else shape
+        for i in self.ones:
+            shape = (*shape[:i], 1, *shape[i:])
+        return shape
 
 
 SAME = Layout()
 LINEAR = Layout((1, 0))  # [out, in] -> [in, out]
 CONVOLUTION = Layout((2, 3, 1, 0))  # OIHW -> HWIO
 UPSCALING = Layout((0, 2, 3, 1))  # a transposed convolution: IOHW -> IHWO
-LEADING_ONE = Layout(leading_one=True)
+LEADING_ONE = Layout(ones=(0,))
+POINTWISE = Layout((1, 0), ones=(2, 3))  # a 1x1 convolution, for us a linear layer
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,32 @@ def norm(native: str, official: str, huggingface: str) -> tuple[Row, Row]:
         row(f"{native}/scale", f"{official}.weight", f"{huggingface}.weight"),
         row(f"{native}/bias", f"{official}.bias", f"{huggingface}.bias"),
     )
+
+
+def under(
+    parent: tuple[str, str, str], native: str, official: str, huggingface: str
+) -> tuple[str, str, str]:
+    """Our path and both names of something that is part of `parent`."""
+    return f"{parent[0]}/{native}", f"{parent[1]}.{official}", f"{parent[2]}.{huggingface}"
+
+
+def texts(*values: str) -> list[Mapping[str, str]]:
+    """A range of texts that are the same in our tree and in each naming."""
+    return [{place: value for place in ("native", *NAMINGS)} for value in values]
+
+
+def indexes(count: int, start: int = 0) -> list[Mapping[str, str]]:
+    """A range of numbers."""
+    return texts(*(str(i) for i in range(start, start + count)))
+
+
+def mlp_layers(depth: int) -> list[Mapping[str, str]]:
+    """An MLP's layers: Hugging Face gives the first and the last one names of their own."""
+    middle = [f"layers.{i}" for i in range(depth - 2)]
+    return [
+        {"native": str(i), OFFICIAL: f"layers.{i}", HUGGING_FACE: name}
+        for i, name in enumerate(["proj_in", *middle, "proj_out"][:depth])
+    ]
 
 
 def placeholders(template: str) -> list[str]:

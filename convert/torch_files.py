@@ -241,7 +241,10 @@ def _named_in_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def write_torch_file(
-    path: str | os.PathLike, tensors: Mapping[str, np.ndarray], record: bytes | None = None
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    record: bytes | None = None,
+    wrapper: str | None = None,
 ) -> None:
     """Writes a state dict of float32 arrays that `torch.load(path, weights_only=True)` reads.
 
@@ -249,6 +252,7 @@ def write_torch_file(
       path: the file, which appears whole or not at all.
       tensors: arrays by their name in the state dict.
       record: bytes to keep beside them, which PyTorch ignores and `read_torch_file` returns.
+      wrapper: the key of a dictionary that the state dict is the only value of; None for none.
 
     Raises:
       OSError: it cannot be written.
@@ -256,7 +260,8 @@ def write_torch_file(
     arrays = {name: np.asarray(value, "<f4", order="C") for name, value in tensors.items()}
     with written_aside(path) as file, zipfile.ZipFile(file, "w") as archive:
         add = partial(_add_entry, archive)
-        add("data.pkl", _state_dict_pickle({name: a.shape for name, a in arrays.items()}))
+        shapes = {name: a.shape for name, a in arrays.items()}
+        add("data.pkl", _state_dict_pickle(shapes, wrapper))
         add("byteorder", b"little")
         for key, array in enumerate(arrays.values()):
             add(f"data/{key}", array.reshape(-1).view(np.uint8).data)
@@ -275,10 +280,14 @@ def _add_entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) ->
     archive.writestr(info, data)
 
 
-def _state_dict_pickle(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """The pickle, protocol 2, of an ordered dictionary of float32 tensors, one storage each."""
+def _state_dict_pickle(shapes: Mapping[str, tuple[int, ...]], wrapper: str | None) -> bytes:
+    """The pickle, protocol 2, of an ordered dictionary of float32 tensors, one storage each.
+
+    With a wrapper it is the one value, of that key, of another dictionary.
+    """
     ordered_dict = b"ccollections\nOrderedDict\n)R"
-    out = [b"\x80\x02", ordered_dict, b"("]
+    opening = b"" if wrapper is None else b"}(" + _pickled_text(wrapper)
+    out = [b"\x80\x02", opening, ordered_dict, b"("]
     for key, (name, shape) in enumerate(shapes.items()):
         count = math.prod(shape)
         strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
@@ -296,7 +305,7 @@ def _state_dict_pickle(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
             ordered_dict,
         )
         out += [_pickled_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", tensor, b"R"]
-    return b"".join([*out, b"u."])
+    return b"".join([*out, b"u." if wrapper is None else b"uu."])
 
 
 def _pickled_text(text: str) -> bytes:

@@ -20,11 +20,17 @@ from jaxtyping import Float
 
 from convert.conversion import read_tensors, to_state_dict
 from convert.original import build_original
+from convert.original_sam2 import build_original_sam2
 from convert.sam import detect_naming
+from convert.sam2 import is_sam2
+from convert.sam2_variants import detect_sam2_naming
 from convert.tables import OFFICIAL
+from convert.verify_sam2 import sam2_stages
 from sam_jax.checkpoints import load_checkpoint
 from sam_jax.configs import SamConfig
+from sam_jax.families import ModelConfig
 from sam_jax.models.sam import Sam
+from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import Params, Prompts
 
 # Largest absolute error: of predicted IoU, as it is; of all else, over the reference's deviation.
@@ -82,21 +88,21 @@ def verify(
       CheckpointError: the source or the checkpoint cannot be used.
     """
     loaded = load_checkpoint(checkpoint)
-    original = build_original(loaded.config)
+    config = loaded.config
+    build: Any = build_original_sam2 if isinstance(config, Sam2Config) else build_original
+    original = build(config)
     _load_weights(original, Path(source), loaded.config, loaded.params)
     return compare(original, loaded.config, loaded.params, seed=seed)
 
 
 def compare(
-    original: Any, config: SamConfig, variables: Params, *, seed: int = 0
+    original: Any, config: ModelConfig, variables: Params, *, seed: int = 0
 ) -> list[StageError]:
-    """Compares `Sam(config)` and the original's model, both with their weights; see `verify`."""
-    side = config.image_encoder.table_size_hw[0] * config.image_encoder.patch_size
-    rng = np.random.default_rng(seed)
-    images = _image(rng, side)
-    prompts = _prompts(rng, side, side * 4 // config.image_encoder.patch_size)
-    reference = _run_original(original, images, prompts)
-    ours = _run_ours(config, variables, images, prompts)
+    """Compares our model and the original's, both with their weights; see `verify`."""
+    if isinstance(config, Sam2Config):
+        reference, ours = sam2_stages(original, config, variables, seed)
+    else:
+        reference, ours = _sam_stages(original, config, variables, seed)
     errors = []
     for stage, expected in reference.items():
         expected = expected.astype(np.float64)
@@ -106,6 +112,17 @@ def compare(
         bound = IOU_BOUND if _is_iou(stage) else RELATIVE_BOUND
         errors.append(StageError(stage, max_abs, std, relative, bound))
     return errors
+
+
+def _sam_stages(
+    original: Any, config: SamConfig, variables: Params, seed: int
+) -> tuple[Stages, Stages]:
+    side = config.image_encoder.table_size_hw[0] * config.image_encoder.patch_size
+    rng = np.random.default_rng(seed)
+    images = _image(rng, side)
+    prompts = _prompts(rng, side, side * 4 // config.image_encoder.patch_size)
+    reference = _run_original(original, images, prompts)
+    return reference, _run_ours(config, variables, images, prompts)
 
 
 def format_table(errors: Sequence[StageError]) -> str:
@@ -126,12 +143,13 @@ def _is_iou(stage: str) -> bool:
     return "predicted IoU" in stage
 
 
-def _load_weights(original: Any, source: Path, config: SamConfig, variables: Params) -> None:
+def _load_weights(original: Any, source: Path, config: ModelConfig, variables: Params) -> None:
     import torch
 
     # Our own reader first: it is strict, and nothing reaches PyTorch that it refuses.
     tensors, is_torch = read_tensors(source)
-    if is_torch and detect_naming(tensors) == OFFICIAL:
+    detect = detect_sam2_naming if is_sam2(tensors) else detect_naming
+    if is_torch and detect(tensors) == OFFICIAL:
         state = torch.load(source, map_location="cpu", weights_only=True)
         for wrapper in ("model", "state_dict"):
             state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state

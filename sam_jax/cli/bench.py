@@ -31,7 +31,8 @@ FORMAT_VERSION = 1
     type=click.Choice([*CONFIGS]),
     default="vit_b",
     show_default=True,
-    help="vit_b, vit_l and vit_h have random weights; test is a toy to try the command with.",
+    help="vit_b, vit_l and vit_h have random weights; tiny has an architecture that the other "
+    "packages lack, so they are left out; test is a toy to try the command with.",
 )
 @click.option(
     "--rounds",
@@ -69,7 +70,7 @@ def bench(
 
     Prints a table of medians, their spread, and ratios. In every round each task runs package after
     package, so that whatever else the machine does slows all of them; ratios are what to look at.
-    Packages that are not installed are left out.
+    Packages that are not installed, or have no such model, are left out.
 
     encoder: an image of the model's size. prompts-64, prompt-1: prompts of one point to
     low-resolution logits. generate: all masks of a photo with a grid of 32x32 points, end to end,
@@ -82,7 +83,7 @@ def bench(
         _check_json_file(json_file)
     chosen = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
     photo = _find_photo(image) if {"generate", "first-mask"} & set(chosen) else None
-    rivals = _installed(against or RIVALS)
+    rivals = _usable(against or RIVALS, model)
     # PyTorch shares an accelerator's memory with us.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from sam_jax.bench.children import OURS_MODULE, run_child
@@ -148,14 +149,16 @@ def _find_photo(image: Path | None) -> Path:
     return image.absolute()
 
 
-def _installed(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the rivals that can be imported; what is missing is said."""
+def _usable(names: Sequence[str], model: str) -> tuple[str, ...]:
+    """Those of the rivals that can be imported and have the model; what is missing is said."""
     load_converter()
-    from convert.rivals import missing
+    from convert.rivals import have_model, missing
 
     there = []
     for name in dict.fromkeys(names):
-        if lacking := missing(name):
+        if not have_model(model):
+            click.echo(f"{name} is left out: it has no image encoder like {model}'s", err=True)
+        elif lacking := missing(name):
             click.echo(f"{name} is left out: {' and '.join(lacking)} not installed", err=True)
         else:
             there.append(name)

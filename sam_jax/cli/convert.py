@@ -21,21 +21,24 @@ from sam_jax.errors import InputError
     is_flag=True,
     help="Then run the original code and this one side by side, and print the largest error after "
     "each stage; the exit status is 1 if one is beyond its bound. Needs torch and "
-    "segment-anything.",
+    "segment-anything, or sam2.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote there.")
 def convert(source: str, destination: Path, verify: bool, overwrite: bool) -> None:
-    """Converts SOURCE, an official .pth or a Hugging Face .safetensors file, to a checkpoint.
+    """Converts SOURCE, an official .pth or .pt or a Hugging Face .safetensors file.
 
-    DESTINATION is then a directory for --checkpoint. If SOURCE is a checkpoint (a directory, or a
-    name such as vit_b), DESTINATION is a .pth file that the original code loads.
+    Files of SAM and of SAM 2 are told apart by what they hold. DESTINATION is then a directory for
+    --checkpoint. If SOURCE is a checkpoint (a directory, or a name such as vit_b), DESTINATION is a
+    .pth file that the original code loads.
     """
     converter = load_converter()
     if verify:
         _check_original_is_there()
     path = Path(source)
     exporting = not path.is_file() and not (path / "model.safetensors").is_file()
-    if exporting and (path.is_dir() or not path.suffix):
+    # The dot in sam2.1_tiny begins no suffix.
+    named = registry.official_name(source) is not None
+    if exporting and (path.is_dir() or named or not path.suffix):
         path = registry.checkpoint_path(source)
         info = _export(converter, path, destination, overwrite)
         native, torch_file = path, destination
@@ -64,13 +67,13 @@ def _export(converter: Any, source: Path, destination: Path, overwrite: bool) ->
 
 
 def _description(info: Any) -> list[str]:
-    from sam_jax.cli.info import count_parameters
+    from sam_jax.cli.info import count_parameters, family_title
 
     source = info.source or {}
     naming = f", {source['naming']} naming" if "naming" in source else ""
     counts = count_parameters(info.config)
     return [
-        f"Segment Anything (SAM 1), variant {info.config.name}{naming}",
+        f"{family_title(info.config)}, variant {info.config.name}{naming}",
         f"{sum(counts.values()):,} parameters, fingerprint {info.fingerprint[:16]}",
     ]
 
@@ -79,7 +82,10 @@ def _check_original_is_there() -> None:
     """Before the conversion, not after it."""
     import importlib.util
 
-    missing = [n for n in ("torch", "segment_anything") if importlib.util.find_spec(n) is None]
+    # Which of the two originals is needed, only the file says.
+    missing = ["torch"] if importlib.util.find_spec("torch") is None else []
+    if all(importlib.util.find_spec(n) is None for n in ("segment_anything", "sam2")):
+        missing.append("segment_anything")
     if missing:
         raise InputError(
             f"--verify needs the original code, and {' and '.join(missing)} cannot be imported; "

@@ -11,7 +11,10 @@ from sam_jax import registry
 from sam_jax.converter import load_converter
 
 if TYPE_CHECKING:
-    from sam_jax.configs import SamConfig
+    from sam_jax.families import ModelConfig
+
+
+_SAM_1 = "Segment Anything (SAM 1)"
 
 
 @click.command(short_help="What a checkpoint holds.")
@@ -33,19 +36,26 @@ def info(checkpoint: str) -> None:
         click.echo(line)
 
 
-def count_parameters(config: "SamConfig") -> dict[str, int]:
+def count_parameters(config: "ModelConfig") -> dict[str, int]:
     """Numbers of parameters by part; the frozen random frequencies are "constants"."""
     import jax
 
-    from sam_jax.models.sam import variable_shapes
+    from sam_jax.families import family_of
 
-    shapes = variable_shapes(config)
+    shapes = family_of(config).variable_shapes(config)
 
     def count(tree: Any) -> int:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
     parts = {part: count(tree) for part, tree in shapes["params"].items()}
     return {**parts, "constants": count(shapes["constants"])}
+
+
+def family_title(config: "ModelConfig") -> str:
+    """The family of models, for people."""
+    from sam_jax.sam2_configs import Sam2Config
+
+    return "Segment Anything 2 (SAM 2)" if isinstance(config, Sam2Config) else _SAM_1
 
 
 def _of_checkpoint(path: Path) -> list[str]:
@@ -81,16 +91,17 @@ def _of_torch_file(path: Path) -> list[str]:
     ]
 
 
-def _model_lines(config: "SamConfig") -> list[str]:
+def _model_lines(config: "ModelConfig") -> list[str]:
     counts = count_parameters(config)
     lines = [
-        f"model        Segment Anything (SAM 1), {config.name}",
+        f"model        {family_title(config)}, {config.name}",
         f"parameters   {sum(counts.values()):,}",
     ]
-    return lines + [f"  {part:<16} {count:>13,}" for part, count in counts.items()]
+    width = max(16, *map(len, counts))
+    return lines + [f"  {part:<{width}} {count:>13,}" for part, count in counts.items()]
 
 
-def _config_lines(config: "SamConfig") -> list[str]:
+def _config_lines(config: "ModelConfig") -> list[str]:
     from sam_jax.configs import config_to_json
 
     lines = ["configuration"]

@@ -39,8 +39,8 @@ def mention_default(checkpoint: str | None) -> None:
     """Says on stderr, where no checkpoint is named, that the small one is in use."""
     if checkpoint is None:
         click.echo(
-            f"using the small built-in model {registry.DEFAULT_CHECKPOINT!r}, a preview; for the "
-            "official weights run `sam-jax download vit_b` and add --checkpoint vit_b",
+            f"using the small built-in model {registry.DEFAULT_CHECKPOINT!r}; for the official "
+            "weights run `sam-jax download vit_b` and add --checkpoint vit_b",
             err=True,
         )
 

@@ -20,11 +20,13 @@ from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
 from sam_jax.cli.evaluate import evaluate
+from sam_jax.cli.evaluate_video import evaluate_video
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
 from sam_jax.cli.merge import merge
 from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
+from sam_jax.cli.track import track
 from sam_jax.cli.train import train
 from sam_jax.errors import InputError
 from sam_jax.version import __version__
@@ -137,6 +139,8 @@ for command in (
     pretrain,
     merge,
     evaluate,
+    evaluate_video,
+    track,
     bench,
 ):
     main.add_command(command)

@@ -1,12 +1,14 @@
 """`sam-jax train`: interactive training from a configuration file."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sam_jax.cli.distributed_options import Hosts, training_options
 from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
+from sam_jax.errors import InputError
 
 changes_option = click.option(
     "--set",
@@ -64,12 +66,30 @@ def train(
         *changes,
         *([f"data.overfit={overfit}", f"data.batch_size={overfit}"] if overfit else []),
     )
-    options = config_from_values(read_values(config, changes))
+    values = read_values(config, changes)
+    if _is_sam2(values):
+        from sam_jax.train.clip_runs import clip_config_from_values, train_clips
+
+        if overfit or change_recipe:
+            raise InputError("--overfit and --change-recipe are not for SAM 2")
+        clips = clip_config_from_values(values)
+        with together(hosts):
+            tell(f"written to {train_clips(clips, output, tell)}")
+        return
+    options = config_from_values(values)
     from sam_jax.train.runs import train_run
 
     with together(hosts):
         model = train_run(options, output, tell, change_recipe)
         tell(f"written to {model}")
+
+
+def _is_sam2(values: dict[str, Any]) -> bool:
+    """Whether the model is SAM 2's, which has tables of its own."""
+    from sam_jax.sam2_configs import SAM2_CONFIGS
+
+    model = values.get("model")
+    return isinstance(model, dict) and model.get("name") in SAM2_CONFIGS
 
 
 def tell(line: str) -> None:

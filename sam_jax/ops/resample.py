@@ -34,6 +34,20 @@ def linear_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "{size_out} 
     return matrix
 
 
+def antialiased_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "{size_out} {size_in}"]:
+    """The matrix of linear resampling that, to a smaller size, averages over what it skips.
+
+    As PyTorch's `interpolate(mode="bilinear", antialias=True)` and Pillow's bilinear filter, along
+    one axis, but for the latter's rounding to eight bits. float64.
+    """
+    scale = size_in / size_out
+    reach = max(scale, 1.0)
+    centres = (np.arange(size_out) + 0.5) * scale
+    distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None]) / reach
+    weights = np.maximum(1.0 - distance, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def cubic_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "{size_out} {size_in}"]:
     """The matrix of bicubic resampling along one axis, as PyTorch does it (a = -0.75).
 

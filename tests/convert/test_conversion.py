@@ -177,7 +177,7 @@ def saved(tmp_path, value, **options):
 def test_files_that_are_no_sam_checkpoint_are_refused_in_one_line(state, tmp_path):
     ones = torch.ones(2)
     sam2 = saved(tmp_path, {"model": {"image_encoder.trunk.pos_embed": ones}})
-    assert "family SAM 2" in refused(convert.read_source, sam2)
+    assert "a SAM 2 image encoder of 0 blocks" in refused(convert.read_source, sam2)
     assert "holds no state dict" in refused(convert.read_source, saved(tmp_path, [ones]))
     assert "'epoch' is no tensor" in refused(
         convert.read_source, saved(tmp_path, {"epoch": 3, "w": ones})

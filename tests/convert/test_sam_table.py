@@ -3,14 +3,16 @@ import numpy as np
 import pytest
 import torch
 from flax.traverse_util import flatten_dict
+from small_vit import SMALL_VIT
 from transformers import SamConfig as HuggingFaceConfig
 from transformers import SamModel
 
 from convert.conversion import from_state_dict, to_state_dict
+from convert.original import build_original
 from convert.sam import entries
 from convert.tables import HUGGING_FACE, NAMINGS, OFFICIAL, Layout, to_native, to_torch
-from sam_jax.configs import CONFIGS, TEST, TINY, SamConfig
-from sam_jax.errors import CheckpointError
+from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.models.sam import variable_shapes
 
 VISION, PROMPT, DECODER = "vision_config", "prompt_encoder_config", "mask_decoder_config"
@@ -63,11 +65,25 @@ def random_variables(config):
     )
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize(
+    "config", [VIT_B, VIT_L, VIT_H, TEST, SMALL_VIT], ids=lambda config: config.name
+)
 def test_the_table_has_every_array_of_the_model_once(config):
     natives = [entry.native for entry in entries(config)]
     assert len(set(natives)) == len(natives)
     assert set(natives) == flatten_dict(variable_shapes(config), sep="/").keys()
+
+
+def test_an_encoder_that_the_original_lacks_has_no_table():
+    with pytest.raises(
+        CheckpointError, match="^tiny has an image encoder of our own, which"
+    ) as error:
+        entries(TINY)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="tiny has an image encoder of our own"):
+        build_original(TINY)
+    plain = {name for name, config in CONFIGS.items() if not config.detail_channels}
+    assert plain == CONFIGS.keys() - {"tiny"}
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
@@ -87,7 +103,7 @@ def test_hugging_faces_names_are_transformers(huggingface):
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
-@pytest.mark.parametrize("config", [TEST, TINY], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TEST, SMALL_VIT], ids=["test", "small_vit"])
 def test_there_and_back_is_the_same_bit_for_bit(config, naming):
     variables = random_variables(config)
     back = from_state_dict(config, to_state_dict(config, variables, naming), naming)
@@ -123,7 +139,7 @@ def test_both_namings_give_the_originals_values(original, state, huggingface):
         (Layout((1, 0)), (3, 4)),
         (Layout((2, 3, 1, 0)), (3, 4, 5, 6)),
         (Layout((0, 2, 3, 1)), (3, 4, 5, 6)),
-        (Layout(leading_one=True), (1, 4, 5)),
+        (Layout(ones=(0,)), (1, 4, 5)),
     ],
 )
 def test_a_layout_and_its_shapes_agree_both_ways(layout, shape):
@@ -136,8 +152,8 @@ def test_a_layout_and_its_shapes_agree_both_ways(layout, shape):
 
 def test_shapes_of_another_rank_have_no_layout():
     assert Layout((1, 0)).native_shape((3,)) is None
-    assert Layout(leading_one=True).native_shape((2, 3)) is None
-    assert Layout(leading_one=True).native_shape(()) is None
+    assert Layout(ones=(0,)).native_shape((2, 3)) is None
+    assert Layout(ones=(0,)).native_shape(()) is None
 
 
 def report_of(tensors, naming=OFFICIAL):

@@ -14,6 +14,7 @@ from sam_jax.formats.rle import counts_to_rle, decode_rle
 OPTIONS = SceneOptions(image_size=64, masks=6, objects=4, primitives=20)
 
 
+@pytest.mark.slow
 def test_samples_are_the_scenes_that_training_would_draw():
     scenes = SceneSet(OPTIONS, count=3, seed=5, first=7)
     assert len(scenes) == 3

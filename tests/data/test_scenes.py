@@ -173,7 +173,7 @@ def test_drawing_scenes_together_changes_nothing_that_is_seen(draw, scenes):
     "change",
     [
         pytest.param({"objects": 1}, marks=pytest.mark.slow),
-        {"objects": 3, "masks": 64, "primitives": 20},
+        pytest.param({"objects": 3, "masks": 64, "primitives": 20}, marks=pytest.mark.slow),
     ],
 )
 def test_few_objects_and_more_masks_than_there_can_be(change):

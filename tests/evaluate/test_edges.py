@@ -1,6 +1,7 @@
 """Edges from masks: their strength, where they are, and which of them stay."""
 
 import numpy as np
+from small_vit import SMALL_VIT_CHECKPOINT
 
 from sam_jax.evaluate import edges
 from sam_jax.evaluate.boundaries import boundary_pixels
@@ -50,7 +51,7 @@ def test_an_edge_map_is_the_strongest_of_all_masks_that_are_left(monkeypatch):
     y, x = np.mgrid[:90, :140]
     disc = np.hypot(x - 100, y - 40) < 25
     image = np.where(disc[..., None], (230, 190, 60), (40, 60, 50)).astype(np.uint8)
-    segmenter = Segmenter.load("tiny")
+    segmenter = Segmenter.load(SMALL_VIT_CHECKPOINT)
     embedding = segmenter.encode(image)
     ours = edge_map(segmenter, embedding, (90, 140))
     assert ours.shape == (90, 140) and ours.dtype == np.float32

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from small_vit import SMALL_VIT_CHECKPOINT
 
 from sam_jax.automatic.candidates import Candidates
 from sam_jax.automatic.records import GeneratedMasks
@@ -150,8 +151,8 @@ class FewPoints:
             "nms": "mask", "max_masks": 3, "max_mask_area_ratio": 0.1, "tile_size": 64,
             "min_mask_region_area": 50,
         }  # fmt: skip
-        tiny = Segmenter.load("tiny")
-        self.segmenter = Segmenter(tiny.config, tiny.params, generate_defaults=own)
+        small = Segmenter.load(SMALL_VIT_CHECKPOINT)
+        self.segmenter = Segmenter(small.config, small.params, generate_defaults=own)
         self.options = None
 
     def generate_masks(self, embedding, **options):

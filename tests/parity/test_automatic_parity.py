@@ -11,12 +11,14 @@ import pytest
 import torch
 from closeness import IOU_BOUND
 from pycocotools import mask as coco_mask
+from small_vit import SMALL_VIT, SMALL_VIT_CHECKPOINT
 
 from convert.conversion import to_state_dict
 from convert.original import build_original
 from sam_jax import Segmenter, load_checkpoint
 from sam_jax.configs import TEST, VIT_B
-from sam_jax.registry import checkpoint_path
+
+pytestmark = pytest.mark.optimised
 
 # The judge's bound on each pair of masks.
 MASK_IOU = 0.99
@@ -53,8 +55,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def trained():
-    """The model in the package, in the original's code and in ours."""
-    checkpoint = load_checkpoint(checkpoint_path("tiny"))
+    """A small trained model, in the original's code and in ours."""
+    checkpoint = load_checkpoint(SMALL_VIT_CHECKPOINT)
+    assert checkpoint.config == SMALL_VIT
     model = build_original(checkpoint.config).eval().requires_grad_(False)
     state = to_state_dict(checkpoint.config, checkpoint.params)
     model.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in state.items()})

@@ -21,6 +21,8 @@ from convert import convert_checkpoint
 from sam_jax.configs import TEST, VIT_B, VIT_H, VIT_L
 from sam_jax.segmenter import Segmenter
 
+pytestmark = pytest.mark.optimised
+
 # Of every mask's pixels at the photo's own size, how many must fall on the original's side.
 SAME_PIXELS = 0.9999
 

@@ -1,0 +1,120 @@
+"""`sam-jax track`: objects through a video."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sam_jax.cli.loading import dtype_option
+from sam_jax.cli.output_files import FILE, check_output_folder
+from sam_jax.cli.track_prompts import BOX, MASK, MAX_OBJECT, POINT, InOrder, frame_prompts
+from sam_jax.errors import CheckpointError
+
+
+@click.command(cls=InOrder, short_help="Objects through a video (SAM 2).")
+@click.argument("video", type=FILE)
+@click.option(
+    "--object",
+    "objects",
+    type=click.IntRange(1, MAX_OBJECT),
+    multiple=True,
+    metavar="N",
+    help="Whom the prompts after it are about.  [default: 1]",
+)
+@click.option(
+    "--point",
+    "points",
+    type=POINT,
+    multiple=True,
+    metavar="F:X,Y[,LABEL]",
+    help="A point on the object (LABEL 1, the default) or off it (0) in frame F, in pixels.",
+)
+@click.option(
+    "--box",
+    "boxes",
+    type=BOX,
+    multiple=True,
+    metavar="F:X0,Y0,X1,Y1",
+    help="A box around the object in frame F.",
+)
+@click.option(
+    "--mask",
+    "masks",
+    type=MASK,
+    multiple=True,
+    metavar="F:FILE",
+    help="The object's mask in frame F: a picture of the frame's size, white inside.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="NAME|PATH",
+    help="A SAM 2 model: a name (sam2.1_tiny, sam2.1_small, sam2.1_base_plus, sam2.1_large) or a "
+    "checkpoint directory.",
+)
+@click.option(
+    "--output",
+    type=FILE,
+    default=Path("sam-jax-tracked"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write to; results of an earlier call are replaced.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["png", "rle"]),
+    default="png",
+    show_default=True,
+    help="What is written for each frame. png: a picture whose values are objects. rle: a JSON "
+    "file with COCO RLE and scores.",
+)
+@click.option(
+    "--overlay/--no-overlay", default=True, help="Also write a video with the masks drawn on it."
+)
+@click.option(
+    "--overlapping/--no-overlapping",
+    default=True,
+    help="Whether a pixel may belong to several objects.",
+)
+@click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@dtype_option
+@click.pass_context
+def track(
+    ctx: click.Context,
+    video: Path,
+    objects: tuple[int, ...],
+    points: tuple[tuple[int, Any], ...],
+    boxes: tuple[tuple[int, Any], ...],
+    masks: tuple[tuple[int, Any], ...],
+    checkpoint: str | None,
+    output: Path,
+    form: str,
+    overlay: bool,
+    overlapping: bool,
+    max_frames: int | None,
+    dtype: str,
+) -> None:
+    """Follows objects through VIDEO, a file or a folder of pictures.
+
+    Frames count from 0. A prompt on a later frame adds an object there, or corrects one that is
+    followed already.
+
+        sam-jax track clip.mp4 --point 0:310,220 --object 2 --box 30:40,60,200,300
+
+    Writes masks/ with a file for each frame, overlay.mp4, and results.json. Ctrl-C ends it with
+    what was done.
+    """
+    prompts = frame_prompts(ctx, objects, points, boxes, masks)
+    check_output_folder(output)
+    if checkpoint is None:
+        raise CheckpointError(
+            "video needs a SAM 2 model; run `sam-jax download sam2.1_tiny` and add "
+            "--checkpoint sam2.1_tiny"
+        )
+    from sam_jax import registry
+    from sam_jax.cli.track_run import TrackRun
+
+    path = registry.checkpoint_path(checkpoint)
+    run = TrackRun(video, prompts, output, form, overlay, max_frames)
+    run.load(path, checkpoint, dtype, overlapping)
+    run.run()

@@ -1,0 +1,1 @@
+"""Objects followed through video (SAM 2): state in, state out."""

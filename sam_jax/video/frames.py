@@ -1,0 +1,169 @@
+"""The frames of a video, one at a time: from a file, a folder of pictures, arrays, a camera."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sam_jax.errors import InputError
+from sam_jax.images import list_images, read_image
+from sam_jax.video.video_files import VideoFile
+
+Frame = UInt8[np.ndarray, "height width 3"] | None
+
+
+class VideoSource:
+    """Frames as uint8 [height, width, 3] RGB arrays of one size; None for one that was dropped.
+
+    Iterating opens the source anew, where it can be; a generator or camera gives its frames once.
+    Only the frame in use is in memory.
+
+    Attributes:
+      size_hw: height and width of all frames.
+      frames_per_second: where the source says.
+      length: how many frames there are, where that is known without decoding them all; what a
+        video file says of itself may be wrong.
+      can_restart: whether it can be iterated again.
+    """
+
+    def __init__(
+        self,
+        opened: "_Opened",
+        frames_per_second: float | None = None,
+        length: int | None = None,
+    ):
+        """Looks at the first frame; see `open_video`."""
+        self.frames_per_second = frames_per_second
+        self.length = length
+        self.can_restart = opened.can_restart
+        self._opened = opened
+        self._waiting = opened.frames()
+        self._first: list[Frame] = []
+        for frame in self._waiting:
+            self._first.append(frame)
+            if frame is not None:
+                self.size_hw = (frame.shape[0], frame.shape[1])
+                break
+        else:
+            raise InputError(f"{opened.name} has no frames")
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self.can_restart and not self._first:
+            self._waiting = self._opened.frames()
+        ahead, self._first = self._first, []
+        index = 0
+        for source in (ahead, self._waiting):
+            for frame in source:
+                if frame is not None and frame.shape[:2] != self.size_hw:
+                    raise InputError(
+                        f"frame {index} of {self._opened.name} is {frame.shape[1]}x"
+                        f"{frame.shape[0]}, but those before are "
+                        f"{self.size_hw[1]}x{self.size_hw[0]}"
+                    )
+                yield frame
+                index += 1
+
+    def close(self) -> None:
+        """Closes what is open."""
+        close = getattr(self._waiting, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> "VideoSource":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_video(source: object) -> VideoSource:
+    """Opens anything that holds a video.
+
+    Args:
+      source: a file (mp4, mov, webm, mkv, avi, gif, ...; needs the package av); a folder of
+        pictures, in the order of the numbers in their names; an array [T, H, W, 3] or [T, H, W] of
+        a kind that `images.read_image` takes; or an iterable of what it takes, in which None
+        stands for a frame that a camera dropped.
+
+    Raises:
+      InputError: it is missing, unreadable or empty, or av is not installed. While it is iterated:
+        a frame is damaged or has another size, with its index.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if _is_dir(path):
+            pictures = in_order(list_images(path))
+            return VideoSource(
+                _Opened(str(path), lambda: map(read_image, pictures), True), None, len(pictures)
+            )
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give a video file or a folder of pictures")
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise InputError(f"{path} is no file; give frames from elsewhere as an iterable")
+        file = VideoFile(path)
+        return VideoSource(
+            _Opened(str(path), file.frames, True), file.frames_per_second, file.length
+        )
+    if hasattr(source, "__array__") and not isinstance(source, list | tuple):
+        frames = np.asarray(source)
+        if frames.ndim not in (3, 4) or not len(frames):
+            raise InputError(f"an array of frames is [T, H, W, 3], not of shape {frames.shape}")
+        return VideoSource(
+            _Opened("the array", lambda: map(read_image, frames), True), None, len(frames)
+        )
+    if not isinstance(source, Iterable):
+        raise InputError(
+            "a video is a file, a folder, an array or an iterable of frames, "
+            f"not {type(source).__name__}"
+        )
+    given: Any = source
+    restarts = isinstance(source, list | tuple)
+    length = len(given) if restarts else None
+    return VideoSource(_Opened("the video", lambda: _read(given), restarts), None, length)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise InputError(f"{str(path)[:100]} cannot be opened: {error.strerror}") from None
+
+
+def in_order(paths: list[Path]) -> list[Path]:
+    """Pictures by the last number in their names, where all have one; else by name."""
+    numbers = [re.findall(r"\d+", path.stem) for path in paths]
+    if not all(numbers):
+        return sorted(paths)
+    return [path for _, path in sorted(zip(numbers, paths, strict=True), key=_number)]
+
+
+def _number(pair: tuple[list[str], Path]) -> tuple[int, str]:
+    return int(pair[0][-1]), pair[1].name
+
+
+def _read(frames: Iterable[Any]) -> Iterator[Frame]:
+    for index, frame in enumerate(frames):
+        if frame is None:
+            yield None
+            continue
+        try:
+            yield read_image(frame)
+        except InputError as error:
+            raise InputError(f"frame {index}: {error}") from None
+
+
+class _Opened:
+    """A way to the frames of one source."""
+
+    def __init__(self, name: str, frames: Any, can_restart: bool):
+        self.name, self.frames, self.can_restart = name, frames, can_restart

@@ -1,0 +1,140 @@
+"""What is known of the objects that are followed: arrays of fixed sizes, as pytrees.
+
+O objects, of which some may be free; S slots, of which some may be empty.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from sam_jax.sam2_configs import Sam2Config
+
+# Stands for the frame of a slot that is empty.
+EMPTY = -(1 << 30)
+# How a conditioning frame has been reached since: not at all, or in which direction.
+FORWARD, BACKWARD, NOT_TRACKED = 1, -1, 0
+
+
+@struct.dataclass
+class Slots:
+    """Frames of each object.
+
+    Attributes:
+      frame: its index, `EMPTY` for a slot that holds nothing.
+      memory: from the memory encoder.
+      logits: the mask, at low resolution.
+      direction: `FORWARD` or `BACKWARD` once it was tracked, `NOT_TRACKED` before.
+    """
+
+    frame: Int[Array, "O S"]
+    memory: Float[Array, "O S h w M"]
+    logits: Float[Array, "O S low low"]
+    direction: Int[Array, "O S"]
+
+
+@struct.dataclass
+class Pointers:
+    """Object pointers, which are small and remembered for longer.
+
+    Attributes:
+      frame: as in `Slots`.
+      pointer: from the mask decoder's token.
+    """
+
+    frame: Int[Array, "O S"]
+    pointer: Float[Array, "O S C"]
+
+
+@struct.dataclass
+class Bank:
+    """All that is remembered.
+
+    Attributes:
+      conditioning: frames with prompts.
+      conditioning_pointers: of the same slots.
+      conditioning_scores: whether the object was there: above 0.
+      recent: frames that were tracked.
+      recent_pointers: of tracked frames, in slots of their own.
+    """
+
+    conditioning: Slots
+    conditioning_pointers: Float[Array, "O S C"]
+    conditioning_scores: Float[Array, "O S"]
+    recent: Slots
+    recent_pointers: Pointers
+
+
+@struct.dataclass
+class TrackerState:
+    """A video so far, as a value: older ones stay valid.
+
+    Attributes:
+      bank: arrays, of a size that depends on the bucket of objects alone.
+      object_ids: of each slot of the bucket; None for a free one.
+      frame_size: (height, width) of the frames.
+      frame_index: of the last frame that was stepped to; -1 before the first.
+      num_frames: of the whole video; 0 where it is not known.
+    """
+
+    bank: Bank
+    object_ids: tuple[Any, ...] = struct.field(pytree_node=False)
+    frame_size: tuple[int, int] = struct.field(pytree_node=False)
+    frame_index: int = struct.field(pytree_node=False, default=-1)
+    num_frames: int = struct.field(pytree_node=False, default=0)
+
+    @property
+    def objects(self) -> tuple[Any, ...]:
+        """The identities of the objects that are followed."""
+        return tuple(one for one in self.object_ids if one is not None)
+
+
+@struct.dataclass
+class Followed:
+    """What a frame's objects look like.
+
+    Attributes:
+      logits: low-resolution masks.
+      object_score: above 0 where the object is in the picture.
+      iou: predicted, of frames that were tracked; 1 where the mask is an answer to a prompt.
+    """
+
+    logits: Float[Array, "*O low low"]
+    object_score: Float[Array, "*O"]
+    iou: Float[Array, "*O"]
+
+
+def empty_bank(
+    config: Sam2Config, objects: int, conditioning: int, recent: int, memory_dtype: Any
+) -> Bank:
+    """A bank that remembers nothing.
+
+    Args:
+      config: of the model.
+      objects: slots for objects.
+      conditioning: slots for each one's frames with prompts.
+      recent: slots for each one's tracked frames.
+      memory_dtype: of memories.
+    """
+    grid, low = config.grid_size, config.mask_input_size
+
+    def slots(count: int) -> Slots:
+        return Slots(
+            frame=jnp.full((objects, count), EMPTY, jnp.int32),
+            memory=jnp.zeros((objects, count, grid, grid, config.memory_dim), memory_dtype),
+            logits=jnp.zeros((objects, count, low, low), jnp.float32),
+            direction=jnp.full((objects, count), NOT_TRACKED, jnp.int32),
+        )
+
+    kept = max(recent, config.max_pointers - 1)
+    return Bank(
+        conditioning=slots(conditioning),
+        conditioning_pointers=jnp.zeros((objects, conditioning, config.embed_dim), jnp.float32),
+        conditioning_scores=jnp.zeros((objects, conditioning), jnp.float32),
+        recent=slots(recent),
+        recent_pointers=Pointers(
+            frame=jnp.full((objects, kept), EMPTY, jnp.int32),
+            pointer=jnp.zeros((objects, kept, config.embed_dim), jnp.float32),
+        ),
+    )
