@@ -104,17 +104,11 @@ def print_throughput(count: int, rounds: int) -> None:
     import jax
     import numpy as np
 
-    from sam_jax import Segmenter, load_params, sharding
-    from sam_jax.configs import TINY
-    from sam_jax.registry import checkpoint_path
+    from sam_jax import Segmenter, sharding
 
-    segmenter = Segmenter(
-        TINY,
-        load_params(checkpoint_path("tiny")),
-        image_batch=IMAGES,
-        mesh=sharding.make_mesh(data=count, model=1),
-    )
-    images = np.repeat(random_input(TINY.image_size), IMAGES, axis=0)
+    mesh = sharding.make_mesh(data=count, model=1)
+    segmenter = Segmenter.load("tiny", image_batch=IMAGES, mesh=mesh)
+    images = np.repeat(random_input(segmenter.config.image_size), IMAGES, axis=0)
 
     def encode() -> None:
         jax.block_until_ready(segmenter.compiled.encode(images))

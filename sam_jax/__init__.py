@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from sam_jax.embeddings import ImageEmbedding
     from sam_jax.images import read_image
     from sam_jax.models.sam import Sam
+    from sam_jax.models.sam2.sam2 import Sam2
     from sam_jax.postprocess import MaskPrediction
     from sam_jax.preprocess import mask_to_logits
+    from sam_jax.sam2_configs import SAM2_CONFIGS, Sam2Config
     from sam_jax.segmenter import Segmenter
     from sam_jax.sharding import make_mesh
     from sam_jax.types import Prompts
+    from sam_jax.video.frames import open_video
+    from sam_jax.video.tracked_masks import TrackedMasks
+    from sam_jax.video.tracker import Tracker
 
 _HOMES = {
     "sam_jax.automatic.options": ("PRESETS", "GenerateOptions"),
@@ -32,17 +37,23 @@ _HOMES = {
     "sam_jax.embeddings": ("ImageEmbedding",),
     "sam_jax.images": ("read_image",),
     "sam_jax.models.sam": ("Sam",),
+    "sam_jax.models.sam2.sam2": ("Sam2",),
     "sam_jax.postprocess": ("MaskPrediction",),
     "sam_jax.preprocess": ("mask_to_logits",),
+    "sam_jax.sam2_configs": ("SAM2_CONFIGS", "Sam2Config"),
     "sam_jax.segmenter": ("Segmenter",),
     "sam_jax.sharding": ("make_mesh",),
     "sam_jax.types": ("Prompts",),
+    "sam_jax.video.frames": ("open_video",),
+    "sam_jax.video.tracked_masks": ("TrackedMasks",),
+    "sam_jax.video.tracker": ("Tracker",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CONFIGS",
     "PRESETS",
+    "SAM2_CONFIGS",
     "TEST",
     "TINY",
     "VIT_B",
@@ -56,13 +67,18 @@ __all__ = [
     "MaskPrediction",
     "Prompts",
     "Sam",
+    "Sam2",
+    "Sam2Config",
     "SamConfig",
     "Segmenter",
+    "TrackedMasks",
+    "Tracker",
     "__version__",
     "load_checkpoint",
     "load_params",
     "make_mesh",
     "mask_to_logits",
+    "open_video",
     "read_image",
     "save_checkpoint",
 ]

@@ -28,14 +28,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sam_jax.configs import SamConfig, check_config, config_from_json, config_to_json
+from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
+from sam_jax.families import ModelConfig, family_named, family_of
 from sam_jax.files import directory_checksums
-from sam_jax.models.sam import variable_shapes
 from sam_jax.types import Params
 
 FORMAT_VERSION = 1
-FAMILY = "sam"
 
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _STORED_DTYPES = tuple(np.dtype(kind) for kind in (jnp.float32, jnp.bfloat16, jnp.float16))
@@ -58,7 +57,7 @@ class CheckpointInfo:
         is empty, the original's defaults do.
     """
 
-    config: SamConfig
+    config: ModelConfig
     source: dict[str, Any] | None
     fingerprint: str
     generate: Mapping[str, float]
@@ -69,7 +68,7 @@ class Checkpoint(CheckpointInfo):
     """A loaded checkpoint.
 
     Attributes:
-      params: Flax variables for `Sam(config)`: nested dicts of float32 NumPy arrays.
+      params: Flax variables for the model: nested dicts of float32 NumPy arrays.
     """
 
     params: Params
@@ -102,7 +101,7 @@ def load_params(path: str | os.PathLike) -> Params:
 
 def save_checkpoint(
     path: str | os.PathLike,
-    config: SamConfig,
+    config: ModelConfig,
     params: Params,
     source: dict[str, Any] | None = None,
     *,
@@ -133,7 +132,7 @@ def save_checkpoint(
         raise CheckpointError(
             f"a checkpoint is stored as float32, bfloat16 or float16, not {stored_dtype}"
         )
-    check_config(config)
+    family_of(config).check(config)
     check_params(config, params)
     flat = {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
     with np.errstate(over="ignore"):  # what overflows is reported below
@@ -144,7 +143,7 @@ def save_checkpoint(
     info = CheckpointInfo(config, source, _fingerprint(config, flat), dict(generate or {}))
     record = {
         "format_version": FORMAT_VERSION,
-        "family": FAMILY,
+        "family": family_of(config).name,
         "config": config_to_json(config),
         "source": source,
         "fingerprint": info.fingerprint,
@@ -180,7 +179,7 @@ def read_info(path: str | os.PathLike) -> CheckpointInfo:
     return _info(path, _read_record(path))
 
 
-def fingerprint(config: SamConfig, params: Params) -> str:
+def fingerprint(config: ModelConfig, params: Params) -> str:
     """SHA-256, in hexadecimal, of a configuration and every parameter's name, shape and values.
 
     Values count as float32, so that it does not matter how they are stored or where they are.
@@ -189,9 +188,9 @@ def fingerprint(config: SamConfig, params: Params) -> str:
 
 
 @lru_cache(maxsize=8)
-def flat_shapes(config: SamConfig) -> Mapping[str, Any]:
-    """The shapes of all variables of `Sam(config)`, by path: "params/mask_decoder/iou_token"."""
-    return MappingProxyType(flatten_dict(variable_shapes(config), sep="/"))
+def flat_shapes(config: ModelConfig) -> Mapping[str, Any]:
+    """The shapes of all variables of the model, by path: "params/mask_decoder/iou_token"."""
+    return MappingProxyType(flatten_dict(family_of(config).variable_shapes(config), sep="/"))
 
 
 def check_destination(path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -233,14 +232,13 @@ def _info(path: Path, record: dict[str, Any]) -> CheckpointInfo:
                 f"({FORMAT_VERSION}); upgrade sam_jax"
             )
         raise CheckpointError(f"{where} has no valid format_version")
-    if family != FAMILY:
-        raise CheckpointError(
-            f"{path} holds a model of the family {str(family)[:40]!r}; this sam_jax reads "
-            f"{FAMILY!r} only"
-        )
     try:
-        config = config_from_json(record.get("config"))
-        check_config(config)
+        kind = family_named(family)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    try:
+        config = config_from_json(record.get("config"), kind.config)
+        kind.check(config)
     # Beside our own errors: numbers and nesting beyond all bounds, lists of the wrong length.
     except (ValueError, OverflowError, RecursionError, TypeError) as error:
         raise CheckpointError(f"{where} is damaged: {_first_line(error)[:300]}") from None
@@ -255,7 +253,7 @@ def _info(path: Path, record: dict[str, Any]) -> CheckpointInfo:
     return CheckpointInfo(config, source, fingerprint_, generate)
 
 
-def check_params(config: SamConfig, params: Params) -> None:
+def check_params(config: ModelConfig, params: Params) -> None:
     """Refuses parameters that are not those of a configuration; looks at no value.
 
     Raises:
@@ -288,7 +286,7 @@ def _check_entries(
         raise CheckpointError(report)
 
 
-def _fingerprint(config: SamConfig, flat: Mapping[str, Any]) -> str:
+def _fingerprint(config: ModelConfig, flat: Mapping[str, Any]) -> str:
     def leaf_digest(name: str) -> bytes:
         values = np.ascontiguousarray(np.asarray(flat[name]), dtype="<f4")
         return hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest()

@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float32
 
 from sam_jax import sharding
-from sam_jax.models.sam import Sam, decode_prompts
+from sam_jax.models.decoding import Features, Model, decode_prompts, embedding_of
+from sam_jax.models.sam import Sam
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two, share
 from sam_jax.sharding import ALL, DATA
@@ -37,7 +38,7 @@ class CompiledModel:
         them, as if it had done it all.
     """
 
-    model: Sam
+    model: Model
     params: Params
     image_batch: int
     prompt_batch: int
@@ -51,15 +52,15 @@ class CompiledModel:
         devices = jax.tree.leaves(self.params)[0].devices()
         return min(devices, key=lambda device: device.id)
 
-    def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[jax.Array]:
-        """Features, float32 [h, w, C], of each input.
+    def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[Features]:
+        """Features, float32, of each input: [h, w, C], or SAM 2's `ImageFeatures` of such.
 
         Args:
           inputs: normalised and padded images (`preprocess.prepare_image`), of one size. They are
             taken one batch at a time, so they need not exist all at once.
         """
         waiting = iter(inputs)
-        features: list[jax.Array] = []
+        features: list[Features] = []
         across = 1 if self.mesh is None else self.mesh.shape[DATA]
         while batch := list(islice(waiting, across * power_of_two(self.image_batch, up=False))):
             # Powers of two: few shapes to compile, and no padding images, or fewer than `across`.
@@ -70,7 +71,7 @@ class CompiledModel:
                 batch = batch[count:]
         return features
 
-    def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[jax.Array]:
+    def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[Features]:
         if self.mesh is None:
             encode = _encoder(self.device.platform)
             return encode(self.model, self.params, np.stack(batch))
@@ -84,7 +85,7 @@ class CompiledModel:
 
     def decode(
         self,
-        features: Sequence[jax.Array],
+        features: Sequence[Features],
         prompts: Sequence[ImagePrompts],
         multimask: bool,
         *,
@@ -101,7 +102,8 @@ class CompiledModel:
         """
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
-        shapes = [one.shape for one in features]
+        embeddings = [embedding_of(one) for one in features]
+        shapes = [one.shape for one in embeddings]
         devices = 1 if self.mesh is None else self.mesh.size
         for batch in batch_prompts(prompts, shapes, self.prompt_batch, devices):
             with jax.default_device(self.device):
@@ -112,7 +114,7 @@ class CompiledModel:
             for slot, (image, count) in enumerate(batch.pieces):
                 pieces[image].append((scores[slot, :count], logits[slot, :count]))
         masks = self.model.config.num_multimask_outputs if multimask else 1
-        for one, parts in zip(features, pieces, strict=True):
+        for one, parts in zip(embeddings, pieces, strict=True):
             if not parts:
                 shape = (0, masks, 4 * one.shape[0], 4 * one.shape[1])
                 parts.append((xp.zeros(shape[:2], np.float32), xp.zeros(shape, np.float32)))
@@ -122,7 +124,7 @@ class CompiledModel:
         ]
 
     def _decode_batch(
-        self, features: Sequence[jax.Array], batch: PromptBatch, multimask: bool
+        self, features: Sequence[Features], batch: PromptBatch, multimask: bool
     ) -> tuple[jax.Array, jax.Array]:
         images = [image for image, _ in batch.pieces]
         # Slots that only fill the batch look at the first image; what they give is thrown away.
@@ -134,11 +136,14 @@ class CompiledModel:
         seen = tuple(map(self.with_params, seen))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
 
-    def with_params(self, features: jax.Array) -> jax.Array:
+    def with_params(self, features: Features) -> Features:
         """Features that other devices made, where the parameters are.
 
         What `jax.jit` places by itself stays as it is, and so does all of it with a mesh.
         """
+        return jax.tree.map(self._with_params, features)
+
+    def _with_params(self, features: jax.Array) -> jax.Array:
         if self.mesh is not None or isinstance(features, (np.ndarray, jax.core.Tracer)):
             return features
         own = jax.tree.leaves(self.params)[0].sharding
@@ -203,11 +208,14 @@ def _filled(prompts: Prompts, axis: int, size: int) -> Prompts:
 
 
 @cache
-def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[jax.Array, ...]]:
-    def encode(model: Sam, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
+def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[Features, ...]]:
+    def encode(model: Model, params: Params, images: jax.Array) -> tuple[Features, ...]:
         if mesh is None:
-            features = cast(jax.Array, model.apply(params, images, method="encode_image"))
-            return tuple(features.astype(jnp.float32))
+            features: Any = model.apply(params, images, method="encode_image")
+            features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
+            leaves, structure = jax.tree.flatten(features)
+            return tuple(jax.tree.unflatten(structure, one) for one in zip(*leaves, strict=True))
+        assert isinstance(model, Sam)
         features = sharding.encode_images(model, mesh, params, images).astype(jnp.float32)
         # The first image of each device, the second of each, ...: nothing moves.
         return sharding.over(mesh, tuple, P(DATA), P(DATA))(features)
@@ -221,8 +229,9 @@ def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[jax
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _decode(model: Sam, multimask: bool, params: Params, features: tuple, prompts: Prompts):
-    logits, scores = decode_prompts(model, params, jnp.stack(features), prompts, multimask)
+def _decode(model: Model, multimask: bool, params: Params, features: tuple, prompts: Prompts):
+    batch = jax.tree.map(lambda *one: jnp.stack(one), *features)
+    logits, scores = decode_prompts(model, params, batch, prompts, multimask)
     return scores, logits
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 import typing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,43 @@ class ImageEncoderConfig:
     global_attention_indexes: tuple[int, ...] = (2, 5, 8, 11)
     table_size_hw: tuple[int, int] = (64, 64)
 
+    @property
+    def token_size(self) -> int:
+        """Pixels along one token of the blocks."""
+        return self.patch_size
+
+
+@dataclass(frozen=True)
+class HybridEncoderConfig:
+    """Convolutions where pixels are many, attention where they are few: for small models.
+
+    Attributes:
+      stem_dims: channels at 1/2, 1/4 and 1/8 of the resolution, which convolutions work on.
+      embed_dim: channels at 1/16 of it, where the blocks are, each over the whole grid.
+      depth: blocks.
+      num_heads: of their attention.
+      mlp_dim: channels in their MLPs.
+      table_size_hw: the grid of 1/16 that the position tables are stored for; the encoder resizes
+        them when it is given another one.
+    """
+
+    stem_dims: tuple[int, int, int] = (16, 48, 96)
+    embed_dim: int = 192
+    depth: int = 6
+    num_heads: int = 4
+    mlp_dim: int = 576
+    table_size_hw: tuple[int, int] = (16, 16)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along one pixel of the embedding."""
+        return 8
+
+    @property
+    def token_size(self) -> int:
+        """Pixels along one token of the blocks."""
+        return 16
+
 
 @dataclass(frozen=True)
 class SamConfig:
@@ -36,7 +74,7 @@ class SamConfig:
     """
 
     name: str
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    image_encoder: ImageEncoderConfig | HybridEncoderConfig = ImageEncoderConfig()
     image_size: int = 1024
     embed_dim: int = 256
     mask_in_channels: int = 16
@@ -52,9 +90,30 @@ class SamConfig:
     mask_threshold: float = 0.0
 
     @property
+    def stretches(self) -> bool:
+        """Whether images are stretched to the square, as for SAM 2; SAM's are padded."""
+        return False
+
+    @property
     def mask_input_size(self) -> int:
         """Side of the low-resolution logits and of mask prompts, in pixels (256 at 1024)."""
         return 4 * self.image_size // self.image_encoder.patch_size
+
+    @property
+    def detail_channels(self) -> int:
+        """Channels of an image's embedding that only the decoder's upscaling sees.
+
+        A hybrid encoder hands on what it saw at 1/4 and 1/2 of the resolution: 4 and 16 pixels in
+        each of the embedding's.
+        """
+        if isinstance(self.image_encoder, HybridEncoderConfig):
+            return 4 * (self.embed_dim // 4) + 16 * (self.embed_dim // 8)
+        return 0
+
+    @property
+    def embedding_channels(self) -> int:
+        """All channels of an image's embedding, as `Sam.encode_image` gives it."""
+        return self.embed_dim + self.detail_channels
 
 
 VIT_B = SamConfig(name="vit_b")
@@ -80,20 +139,11 @@ VIT_H = replace(
         global_attention_indexes=(7, 15, 23, 31),
     ),
 )
-# The shipped preview (examples/small_model): a finer patch, because with the usual one the masks of
-# a 256-pixel input would be 64 pixels wide.
+# The shipped model: its embedding has 1/8 of the resolution, because with the usual 1/16 the masks
+# of a 256-pixel input would be 64 pixels wide.
 TINY = SamConfig(
     name="tiny",
-    image_encoder=ImageEncoderConfig(
-        patch_size=8,
-        embed_dim=128,
-        depth=6,
-        num_heads=4,
-        mlp_dim=384,
-        window_size=8,
-        global_attention_indexes=(2, 5),
-        table_size_hw=(32, 32),
-    ),
+    image_encoder=HybridEncoderConfig(),
     image_size=256,
     embed_dim=96,
     decoder_num_heads=4,
@@ -189,18 +239,18 @@ MAE_TEST = MaeConfig(
 MAE_CONFIGS = {config.name: config for config in (MAE_VIT_B, MAE_VIT_L, MAE_VIT_H, MAE_TEST)}
 
 
-def config_to_json(config: SamConfig) -> dict[str, Any]:
+def config_to_json(config: Any) -> dict[str, Any]:
     """The configuration as nested dicts of JSON values."""
     return dataclasses.asdict(config)
 
 
-def config_from_json(values: Any) -> SamConfig:
-    """The configuration that `config_to_json` wrote.
+def config_from_json(values: Any, cls: Any = SamConfig) -> Any:
+    """The configuration, of a class, that `config_to_json` wrote.
 
     Raises:
       CheckpointError: a key is missing or unknown, or a value has the wrong type.
     """
-    return _dataclass_from_json(SamConfig, values, "config")
+    return _dataclass_from_json(cls, values, "config")
 
 
 def check_config(config: SamConfig) -> None:
@@ -216,7 +266,6 @@ def check_config(config: SamConfig) -> None:
         "depth": (vit.depth, 1, 128),
         "num_heads": (vit.num_heads, 1, 1024),
         "image_encoder.mlp_dim": (vit.mlp_dim, 1, 65536),
-        "window_size": (vit.window_size, 0, 1024),
         "image_size": (config.image_size, 1, 32768),
         "embed_dim": (config.embed_dim, 8, 16384),
         "mask_in_channels": (config.mask_in_channels, 4, 16384),
@@ -230,13 +279,21 @@ def check_config(config: SamConfig) -> None:
     }
     for i, size in enumerate(vit.table_size_hw):
         limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
+    global_blocks: tuple[int, ...] = ()
+    if isinstance(vit, HybridEncoderConfig):
+        limits |= {f"stem_dims[{i}]": (dim, 1, 4096) for i, dim in enumerate(vit.stem_dims)}
+    else:
+        limits["window_size"] = (vit.window_size, 0, 1024)
+        global_blocks = vit.global_attention_indexes
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
             raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
     rules = {
         "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
+        "stem_dims must be three numbers": not isinstance(vit, HybridEncoderConfig)
+        or len(vit.stem_dims) == 3,
         "global_attention_indexes must be below depth": all(
-            0 <= i < vit.depth for i in vit.global_attention_indexes
+            0 <= i < vit.depth for i in global_blocks
         ),
         "num_heads must divide image_encoder.embed_dim": vit.embed_dim % vit.num_heads == 0,
         "image_size must be a multiple of patch_size": config.image_size % vit.patch_size == 0,
@@ -304,6 +361,12 @@ def _dataclass_from_json(cls: Any, values: Any, where: str) -> Any:
 
 
 def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        # Of several classes, the one whose first key is there.
+        kinds = typing.get_args(hint)
+        given = value if isinstance(value, dict) else {}
+        matching = [kind for kind in kinds if dataclasses.fields(kind)[0].name in given]
+        hint = (matching or kinds)[0]
     if dataclasses.is_dataclass(hint):
         return _dataclass_from_json(hint, value, where)
     if typing.get_origin(hint) is tuple:
@@ -315,6 +378,6 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
             raise CheckpointError(f"{where} must be a list of {length}, not {value!r}")
         return tuple(_value_from_json(item, v, f"{where}[{i}]") for i, v in enumerate(value))
     accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (hint is bool):
         raise CheckpointError(f"{where} must be {hint.__name__}, not {value!r}")
     return hint(value)

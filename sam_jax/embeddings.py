@@ -15,7 +15,9 @@ from flax import struct
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Finer features that an embedding has, beside the first.
+_FINER = ("finer_0", "finer_1")
 # A 4,096-pixel model would store 64 MB; a file that claims more than this is not one of ours.
 MAX_FEATURE_BYTES = 1 << 30
 
@@ -24,17 +26,19 @@ MAX_FEATURE_BYTES = 1 << 30
 class ImageEmbedding:
     """What the image encoder made of one image: all that any prompt on it needs.
 
-    A pytree whose only array is `features`.
+    A pytree of arrays.
 
     Attributes:
-      features: float32 [h, w, C], the embedding of the padded image at 1/16 of its resolution.
+      features: float32 [h, w, C], the embedding of the model's input at 1/16 of its resolution.
       size_hw: height and width of the image itself, in its own pixels.
       fingerprint: of the model that made it; another model's `Segmenter` refuses it.
+      finer: what SAM 2 has beside it: float32 [2h, 2w, C/4] and [4h, 4w, C/8]. SAM has none.
     """
 
     features: jax.Array
     size_hw: tuple[int, int] = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)
+    finer: tuple[jax.Array, ...] = ()
 
     def save(self, path: str | os.PathLike, about: Mapping[str, str] | None = None) -> None:
         """Writes the embedding to one file (NumPy's .npz), whole or not at all.
@@ -47,16 +51,21 @@ class ImageEmbedding:
           OSError: the file cannot be written.
         """
         header = {
-            "format_version": FORMAT_VERSION,
+            # Releases that know no finer features read what has none.
+            "format_version": FORMAT_VERSION if self.finer else 1,
             "size_hw": list(self.size_hw),
             "fingerprint": self.fingerprint,
             "about": dict(about or {}),
         }
         with written_aside(path) as file:
+            finer: dict[str, Any] = {
+                f"finer_{i}": np.asarray(one, np.float32) for i, one in enumerate(self.finer)
+            }
             np.savez(
                 file,
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
                 features=np.asarray(self.features, np.float32),
+                **finer,
             )
 
     @classmethod
@@ -77,7 +86,7 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
     """
     path = Path(path)
     try:
-        header, features = _read(path)
+        header, (features, *finer) = _read(path)
         size_hw = tuple(int(length) for length in header["size_hw"])
         fingerprint = str(header["fingerprint"])
         about = {str(key): str(text) for key, text in header.get("about", {}).items()}
@@ -92,10 +101,11 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
         ) from None
     if len(size_hw) != 2 or min(size_hw) < 1:
         raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
-    return ImageEmbedding(jnp.asarray(features), size_hw, fingerprint), about
+    arrays = tuple(map(jnp.asarray, finer))
+    return ImageEmbedding(jnp.asarray(features), size_hw, fingerprint, arrays), about
 
 
-def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > MAX_FEATURE_BYTES:
@@ -103,11 +113,12 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         version = header["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise ValueError(f"format version {version}; this release reads {FORMAT_VERSION}")
-        features = arrays["features"]
-    if features.dtype != np.float32 or features.ndim != 3 or 0 in features.shape:
-        raise ValueError(f"features are {features.dtype} {features.shape}")
-    if not np.isfinite(features).all():
-        raise ValueError("features are not finite")
-    return header, features
+        found = [arrays[name] for name in ("features", *(_FINER if version > 1 else ()))]
+    for features in found:
+        if features.dtype != np.float32 or features.ndim != 3 or 0 in features.shape:
+            raise ValueError(f"features are {features.dtype} {features.shape}")
+        if not np.isfinite(features).all():
+            raise ValueError("features are not finite")
+    return header, found

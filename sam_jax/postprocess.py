@@ -23,7 +23,7 @@ MAX_MASK_BYTES = 4 << 30
 
 
 def mask_matrices(
-    size_hw: tuple[int, int], image_size: int, low_res_size: int
+    size_hw: tuple[int, int], image_size: int, low_res_size: int, stretches: bool = False
 ) -> tuple[Float[np.ndarray, "height low"], Float[np.ndarray, "width low"]]:
     """The two matrices that take low-resolution logits to the image's own frame.
 
@@ -31,11 +31,15 @@ def mask_matrices(
       size_hw: the image's height and width.
       image_size: side of the padded model input.
       low_res_size: side of the low-resolution logits, which cover the padded input.
+      stretches: whether the image fills the input (SAM 2); then there is one step.
 
     Returns:
       float32 `rows` and `columns`; `rows @ logits @ columns.T` equals the original's
       `postprocess_masks`. For any array library, on any device.
     """
+    if stretches:
+        rows, columns = (linear_matrix(low_res_size, full).astype(np.float32) for full in size_hw)
+        return rows, columns
     to_input = linear_matrix(low_res_size, image_size)
     rows, columns = (
         (linear_matrix(valid, full) @ to_input[:valid]).astype(np.float32)
@@ -68,11 +72,13 @@ class MaskPrediction:
 
     Attributes:
       scores: float32 [P, M], the predicted IoU of each mask.
-      logits: float32 [P, M, h, w], low-resolution logits of the padded input; one of them can be
+      logits: float32 [P, M, h, w], low-resolution logits of the model's input; one of them can be
         given back as `masks=`.
       size_hw: the image's own height and width.
-      image_size: side of the padded model input.
+      image_size: side of the model's input.
       threshold: a pixel belongs to a mask where its logit is above this.
+      stretches: whether the image fills the input (SAM 2) or is padded (SAM).
+      unlimited: what masks are made of, where `logits` were cut (SAM 2: at 32 and -32).
     """
 
     scores: np.ndarray
@@ -80,6 +86,8 @@ class MaskPrediction:
     size_hw: tuple[int, int] = struct.field(pytree_node=False)
     image_size: int = struct.field(pytree_node=False)
     threshold: float = struct.field(pytree_node=False)
+    stretches: bool = struct.field(pytree_node=False, default=False)
+    unlimited: np.ndarray | None = None
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "P M H W"]:
@@ -113,8 +121,11 @@ class MaskPrediction:
             yield prompt, int(index)
 
     def _fill_mask(self, out: Bool[np.ndarray, "H W"], prompt: int, index: int) -> None:
-        logits = np.asarray(self.logits[prompt, index])
-        rows, columns = _cached_matrices(self.size_hw, self.image_size, logits.shape[-1])
+        source = self.logits if self.unlimited is None else self.unlimited
+        logits = np.asarray(source[prompt, index])
+        rows, columns = _cached_matrices(
+            self.size_hw, self.image_size, logits.shape[-1], self.stretches
+        )
         across = logits @ columns.T
         step = max(1, BLOCK_PIXELS // self.size_hw[1])
         for start in range(0, self.size_hw[0], step):

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8
 from PIL import Image
 
-from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
 from sam_jax.images import MAX_PIXELS
+from sam_jax.sam2_configs import ModelConfig
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 
 # Where a mask given by `mask_to_logits` is certain. The mask branch was trained on the model's own
@@ -63,6 +63,19 @@ def resized_hw(size_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
     return height, width
 
 
+def framed_hw(
+    size_hw: tuple[int, int], image_size: int, stretches: bool = False
+) -> tuple[int, int]:
+    """The (height, width) that an image has in the model's frame, without the padding.
+
+    Args:
+      size_hw: of the image.
+      image_size: side of the frame.
+      stretches: whether it fills the frame (SAM 2), or keeps its proportions (SAM).
+    """
+    return (image_size, image_size) if stretches else resized_hw(size_hw, image_size)
+
+
 def resize_image(
     image: UInt8[np.ndarray, "height width 3"], image_size: int
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
@@ -73,13 +86,18 @@ def resize_image(
 
 
 def prepare_image(
-    image: UInt8[np.ndarray, "height width 3"], config: SamConfig
+    image: UInt8[np.ndarray, "height width 3"], config: ModelConfig
 ) -> Float32[np.ndarray, "size size 3"]:
-    """The model's input: resized, normalised, then zero-padded at the bottom and right.
+    """The model's input, as the originals' image predictors make it, channels last.
 
-    Equals the original's `ResizeLongestSide` followed by `Sam.preprocess`, channels last. Padding
-    comes after normalising, so that it holds the mean colour.
+    For SAM resized, normalised, then zero-padded at the bottom and right: the original's
+    `ResizeLongestSide` followed by `Sam.preprocess`. Padding comes after normalising, so that it
+    holds the mean colour. For SAM 2 stretched to the square, without rounding to eight bits, and
+    normalised: its `SAM2Transforms`.
     """
+    if config.stretches:
+        mean, std = (np.array(x, np.float32) for x in (config.pixel_mean, config.pixel_std))
+        return (_stretched(image, config.image_size) - mean) / std
     resized = resize_image(image, config.image_size)
     height, width = resized.shape[:2]
     padded = np.zeros((config.image_size, config.image_size, 3), np.float32)
@@ -87,6 +105,15 @@ def prepare_image(
     np.subtract(resized, np.array(config.pixel_mean, np.float32), out=valid)
     valid /= np.array(config.pixel_std, np.float32)
     return padded
+
+
+def _stretched(
+    image: UInt8[np.ndarray, "height width 3"], side: int
+) -> Float32[np.ndarray, "side side 3"]:
+    """An image as a square, by Pillow's antialiased bilinear filter on floating-point numbers."""
+    channels = (Image.fromarray(image[..., i].astype(np.float32)) for i in range(3))
+    resized = [one.resize((side, side), Image.Resampling.BILINEAR) for one in channels]
+    return np.stack([np.asarray(one) for one in resized], axis=-1)
 
 
 def check_prompts(
@@ -139,13 +166,15 @@ def check_prompts(
     return ImagePrompts(checked_points, checked_labels, checked_boxes, checked_masks)
 
 
-def scale_prompts(prompts: ImagePrompts, size_hw: tuple[int, int], image_size: int) -> ImagePrompts:
+def scale_prompts(
+    prompts: ImagePrompts, size_hw: tuple[int, int], image_size: int, stretches: bool = False
+) -> ImagePrompts:
     """Moves points and boxes from the image's frame to the model's, as the original does.
 
     Each axis has its own factor (new size over old size, in float64). The half pixel that the
     original adds to them later is left to the model.
     """
-    factors_xy = scale_factors_xy(size_hw, image_size)
+    factors_xy = scale_factors_xy(size_hw, image_size, stretches)
     points, boxes = prompts.points, prompts.boxes
     if points is not None:
         points = (points * factors_xy).astype(np.float32)
@@ -154,14 +183,16 @@ def scale_prompts(prompts: ImagePrompts, size_hw: tuple[int, int], image_size: i
     return replace(prompts, points=points, boxes=boxes)
 
 
-def scale_factors_xy(size_hw: tuple[int, int], image_size: int) -> Float64[np.ndarray, " 2"]:
-    """By how much x and y grow from the image's frame to the model's."""
+def scale_factors_xy(
+    size_hw: tuple[int, int], image_size: int, stretches: bool = False
+) -> Float64[np.ndarray, " 2"]:
+    """By how much x and y grow from the image's frame to the model's, see `framed_hw`."""
     height, width = size_hw
-    new_height, new_width = resized_hw(size_hw, image_size)
+    new_height, new_width = framed_hw(size_hw, image_size, stretches)
     return np.array([new_width / width, new_height / height])
 
 
-def mask_to_logits(mask: object, config: SamConfig) -> Float32[np.ndarray, "s s"]:
+def mask_to_logits(mask: object, config: ModelConfig) -> Float32[np.ndarray, "s s"]:
     """Turns a picture of a mask into logits that can be given as a mask prompt.
 
     The mask is scaled like its image, padded to the square, and averaged down to the decoder's
@@ -190,7 +221,7 @@ def mask_to_logits(mask: object, config: SamConfig) -> Float32[np.ndarray, "s s"
             f"mask must be boolean or hold only 0 and 1, not values from {array.min():g} to "
             f"{array.max():g}; logits are given as they are"
         )
-    height, width = resized_hw(inside.shape, config.image_size)
+    height, width = framed_hw(inside.shape, config.image_size, config.stretches)
     picture = Image.fromarray(inside.astype(np.float32))  # 8 bits would lose single pixels
     padded = np.zeros((config.image_size, config.image_size), np.float32)
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -20,6 +20,7 @@ import platformdirs
 
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.files import file_sha256, try_lock
+from sam_jax.shipped import check_shipped
 from sam_jax.version import __version__
 
 DEFAULT_CHECKPOINT = "tiny"
@@ -44,6 +45,7 @@ class OfficialWeights:
 
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+_SAM2_1 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 OFFICIAL_WEIGHTS = {
     "vit_b": OfficialWeights(
         _SAM + "sam_vit_b_01ec64.pth",
@@ -58,6 +60,26 @@ OFFICIAL_WEIGHTS = {
         _SAM + "sam_vit_h_4b8939.pth",
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         2_564_550_879,
+    ),
+    "sam2.1_tiny": OfficialWeights(
+        _SAM2_1 + "sam2.1_hiera_tiny.pt",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        156_008_466,
+    ),
+    "sam2.1_small": OfficialWeights(
+        _SAM2_1 + "sam2.1_hiera_small.pt",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        184_416_285,
+    ),
+    "sam2.1_base_plus": OfficialWeights(
+        _SAM2_1 + "sam2.1_hiera_base_plus.pt",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        323_606_802,
+    ),
+    "sam2.1_large": OfficialWeights(
+        _SAM2_1 + "sam2.1_hiera_large.pt",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        898_083_611,
     ),
 }
 
@@ -107,11 +129,12 @@ def checkpoint_path(name: str | os.PathLike) -> Path:
 
     Raises:
       CheckpointError: an official name that is not downloaded yet, an unknown name, a PyTorch file,
-        or nothing at that path.
+        nothing at that path, or a model in the package whose files are not those of the release.
     """
     if isinstance(name, str):
         known = official_name(name)
         if name in shipped_names():
+            check_shipped(_SHIPPED / name)
             return _SHIPPED / name
         if known is not None:
             path = _installed(known)

@@ -1,5 +1,6 @@
 """Segmenter: a model for images and prompts as people have them."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,25 +17,29 @@ from sam_jax import checkpoints
 from sam_jax.adapters import load_adapter
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop, image_crops
-from sam_jax.automatic.options import generate_options
+from sam_jax.automatic.options import family_defaults, generate_options
 from sam_jax.automatic.records import GeneratedMasks
 from sam_jax.compiled import CompiledModel
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
-from sam_jax.errors import InputError
+from sam_jax.errors import CheckpointError, InputError
 from sam_jax.images import read_image
-from sam_jax.models.sam import Sam
+from sam_jax.models.decoding import build_model, embedding_of
+from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
 from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
+from sam_jax.sam2_configs import ModelConfig, Sam2Config, check_sam2_config
 from sam_jax.sharding import DATA, place_params, with_automatic_axes
-from sam_jax.types import Params
+from sam_jax.types import FEEDBACK_LIMIT, Params
+
+_log = logging.getLogger(__name__)
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
 
 
 class Segmenter:
-    """Segments images with a Sam model.
+    """Segments images with a model of either family, SAM or SAM 2.
 
     Nothing in it changes after construction: every method is a function of its arguments, so one
     Segmenter serves any number of threads.
@@ -48,7 +53,7 @@ class Segmenter:
 
     def __init__(
         self,
-        config: SamConfig,
+        config: ModelConfig,
         params: Params,
         *,
         dtype: Any = jnp.float32,
@@ -66,7 +71,7 @@ class Segmenter:
           dtype: compute type, float32 or bfloat16.
           fingerprint: of the parameters, where the caller knows it; computed otherwise.
           mesh: devices that share the work, from `sharding.make_mesh`; nothing else changes. Of
-            a mesh of your own, the kinds of its axes do not count.
+            a mesh of your own, the kinds of its axes do not count. Not for SAM 2.
           image_batch: images that a device encodes at once, at most, when a list is given.
           prompt_batch: prompts that a device decodes at once, at most; bounds the memory of many
             prompts.
@@ -86,19 +91,30 @@ class Segmenter:
             raise InputError(f"dtype {jnp.dtype(dtype)} is neither float32 nor bfloat16")
         if image_batch < 1 or prompt_batch < 1:
             raise InputError("image_batch and prompt_batch must be at least 1")
+        if isinstance(config, Sam2Config):
+            if mesh is not None:
+                raise InputError("SAM 2 runs on one device; give no mesh")
+            try:
+                check_sam2_config(config)
+            except CheckpointError as error:
+                raise InputError(str(error)) from None
         checkpoints.check_params(config, params)
         mesh = None if mesh is None else with_automatic_axes(mesh)
         self.config = config
         self.params = jax.device_put(params) if mesh is None else params
-        placed = self.params if mesh is None else place_params(config, params, mesh)
-        self.compiled = CompiledModel(Sam(config, dtype), placed, image_batch, prompt_batch, mesh)
+        placed = self.params
+        if mesh is not None:
+            assert isinstance(config, SamConfig)
+            placed = place_params(config, params, mesh)
+        model = build_model(config, dtype)
+        self.compiled = CompiledModel(model, placed, image_batch, prompt_batch, mesh)
         self._known_fingerprint = fingerprint
-        self._generate_defaults = dict(generate_defaults or {})
+        self._generate_defaults = {**family_defaults(config), **(generate_defaults or {})}
 
     @classmethod
     def load(
         cls,
-        name: str | os.PathLike = DEFAULT_CHECKPOINT,
+        name: str | os.PathLike | None = None,
         *,
         image_size: int | None = None,
         adapter: str | os.PathLike | None = None,
@@ -107,7 +123,9 @@ class Segmenter:
         """A Segmenter for a shipped or downloaded model, or a checkpoint directory.
 
         Args:
-          name: a name ("tiny", "vit_b") or the path of a native checkpoint.
+          name: a name ("tiny", "vit_b") or the path of a native checkpoint. None is "tiny", the
+            small model in the package; the log then says so in one line (on stderr, if nobody
+            set up logging), and how to get the official weights.
           image_size: length to which the longest side is scaled, if not the checkpoint's own; a
             multiple of the patch size. Position tables are resized.
           adapter: what fine-tuning changed in that checkpoint (`adapters.save_adapter`).
@@ -116,6 +134,13 @@ class Segmenter:
         Raises:
           CheckpointError: there is none by that name, or it is damaged or does not fit.
         """
+        if name is None:
+            name = DEFAULT_CHECKPOINT
+            _log.warning(
+                "using the small built-in model %r; for the official weights run `sam-jax download "
+                'vit_b` and load "vit_b"',
+                name,
+            )
         checkpoint = checkpoints.load_checkpoint(checkpoint_path(name))
         params, fingerprint = checkpoint.params, checkpoint.fingerprint
         if adapter is not None:
@@ -183,11 +208,7 @@ class Segmenter:
         """
         embeddings, many = _as_list(embedding)
         pairs = self._predict(embeddings, points, labels, boxes, masks, multimask, many)
-        threshold = self.config.mask_threshold
-        out = [
-            MaskPrediction(*pair, one.size_hw, self._input_size(one), threshold)
-            for pair, one in zip(pairs, embeddings, strict=True)
-        ]
+        out = [self._prediction(*pair, one) for pair, one in zip(pairs, embeddings, strict=True)]
         return out if many else out[0]
 
     def predict_logits(
@@ -249,13 +270,15 @@ class Segmenter:
         """As `generate`, but the masks stay runs, with a report of what each filter dropped."""
         chosen = generate_options(preset, **{**self._generate_defaults, **options})
         model, params, mesh = self.compiled.model, self.compiled.params, self.compiled.mesh
+        if chosen.use_m2m and mesh is not None:
+            raise InputError("use_m2m runs on one device; give the Segmenter no mesh")
         if isinstance(image, ImageEmbedding):
             if chosen.crop_n_layers or chosen.tile_size:
                 raise InputError(
                     "crops and tiles are encoded one by one: give the image, not its embedding"
                 )
             self._check_embedding(image)
-            features = self.compiled.with_params(image.features)
+            features = self.compiled.with_params(_features(image))
             with jax.default_device(self.compiled.device):
                 return generate_masks(
                     model, params, lambda _: features, image.size_hw, chosen, mesh
@@ -265,15 +288,15 @@ class Segmenter:
         crops = image_crops(size_hw, chosen)
         # As many crops are encoded at once as fill a batch; they are asked for in turn.
         at_once = 1 if mesh is None else mesh.shape[DATA]
-        ahead: dict[Crop, jax.Array] = {}
+        ahead: dict[Crop, Any] = {}
 
-        def features_of(crop: Crop) -> jax.Array:
+        def features_of(crop: Crop) -> Any:
             if crop not in ahead:
                 start = crops.index(crop)
                 group = crops[start : start + at_once]
                 parts = [pixels[y0:y1, x0:x1] for x0, y0, x1, y1 in (one.box for one in group)]
                 encoded = self._encode_list(parts)
-                ahead.update({one: e.features for one, e in zip(group, encoded, strict=True)})
+                ahead.update({one: _features(e) for one, e in zip(group, encoded, strict=True)})
             return ahead.pop(crop)
 
         with jax.default_device(self.compiled.device):
@@ -292,7 +315,7 @@ class Segmenter:
 
         features = self.compiled.encode(inputs())
         return [
-            ImageEmbedding(one, size_hw, self.fingerprint)
+            ImageEmbedding(embedding_of(one), size_hw, self.fingerprint, _finer(one))
             for one, size_hw in zip(features, sizes, strict=True)
         ]
 
@@ -308,8 +331,20 @@ class Segmenter:
             self._model_prompts(embedding, one, i if many else None)
             for i, (embedding, one) in enumerate(zip(embeddings, per_image, strict=True))
         ]
-        features = [embedding.features for embedding in embeddings]
-        return self.compiled.decode(features, prompts, multimask, on_device=on_device)
+        features = [_features(embedding) for embedding in embeddings]
+        found = self.compiled.decode(features, prompts, multimask, on_device=on_device)
+        if not (on_device and self.config.stretches):
+            return found
+        limit = FEEDBACK_LIMIT
+        return [(scores, jnp.clip(logits, -limit, limit)) for scores, logits in found]
+
+    def _prediction(self, scores: Any, logits: Any, embedding: ImageEmbedding) -> MaskPrediction:
+        """For SAM 2, what can be given back is cut; masks are made of what is not."""
+        frame = (embedding.size_hw, self._input_size(embedding), self.config.mask_threshold)
+        if not self.config.stretches:
+            return MaskPrediction(scores, logits, *frame)
+        given_back = np.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
+        return MaskPrediction(scores, given_back, *frame, stretches=True, unlimited=logits)
 
     def _check_embedding(self, embedding: Any, where: str = "") -> None:
         if not isinstance(embedding, ImageEmbedding):
@@ -323,10 +358,18 @@ class Segmenter:
                 f"this one is {self.fingerprint[:12]}); encode the image again with this model"
             )
         shape = tuple(embedding.features.shape)
-        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != self.config.embed_dim:
+        channels = self.config.embedding_channels
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != channels:
             raise InputError(
                 f"{where}the embedding has features of shape {shape}, not "
-                f"(side, side, {self.config.embed_dim}); encode the image again"
+                f"(side, side, {channels}); encode the image again"
+            )
+        finer = [tuple(one.shape) for one in embedding.finer]
+        side, dim = shape[0], self.config.embed_dim
+        wanted = [(2 * side, 2 * side, dim // 4), (4 * side, 4 * side, dim // 8)]
+        if finer != (wanted if self.config.stretches else []):
+            raise InputError(
+                f"{where}the embedding has finer features of shapes {finer}; encode the image again"
             )
 
     def _model_prompts(self, embedding, given, image: int | None) -> ImagePrompts:
@@ -340,7 +383,18 @@ class Segmenter:
             )
         except InputError as error:
             raise InputError(f"{where}{error}") from None
-        return scale_prompts(checked, size_hw, input_size)
+        return scale_prompts(checked, size_hw, input_size, self.config.stretches)
+
+
+def _features(embedding: ImageEmbedding) -> Any:
+    """What the model takes: an array, or with finer ones SAM 2's features."""
+    if not embedding.finer:
+        return embedding.features
+    return ImageFeatures(embedding.features, *embedding.finer)
+
+
+def _finer(features: Any) -> tuple[jax.Array, ...]:
+    return (features.stride8, features.stride4) if isinstance(features, ImageFeatures) else ()
 
 
 def _as_list(embedding: Any) -> tuple[list[Any], bool]:

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
-from sam_jax.models.sam import Sam, decode_prompts
+from sam_jax.models.decoding import decode_prompts
+from sam_jax.models.sam import Sam
 from sam_jax.types import Params, Prompts
 
 DATA, MODEL = "data", "model"
@@ -237,7 +238,7 @@ def decode(
     *,
     by_image: bool = False,
 ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
-    """`models.sam.decode_prompts` over all devices of a mesh; they exchange nothing.
+    """`models.decoding.decode_prompts` over all devices of a mesh; they exchange nothing.
 
     Args:
       model: the architecture.

@@ -22,6 +22,8 @@ LABEL_BOX_BOTTOM_RIGHT = 3
 LABEL_NOT_A_POINT = -1
 # Fills a batch up to a common shape: masked out of attention, so it changes nothing.
 LABEL_ABSENT = -2
+# Logits of SAM 2 that are given back as a mask prompt are cut here, on either side of 0.
+FEEDBACK_LIMIT = 32.0
 
 
 @struct.dataclass

@@ -1,9 +1,15 @@
-"""Shapes in signatures are checked at run time in every test; compiled programs are shared."""
+"""Shapes in signatures are checked at run time in every test; compiled programs are shared.
+
+Most models here are so small that they run in less time than XLA takes to optimise them. So what is
+compiled is not optimised, by a factor of five or more in time, but in modules marked `optimised`,
+which run for longer; and in the slow suite, where XLA does all that it does for users.
+"""
 
 import os
 import sys
 import tempfile
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,7 +21,10 @@ ROOT = Path(__file__).parents[1]
 # Nor the options: what they say of values of the wrong type is for users.
 UNCHECKED = {
     "sam_jax.types",
+    "sam_jax.models.sam2.values",
     "sam_jax.data.batches",
+    "sam_jax.data.clips",
+    "sam_jax.video.state",
     "sam_jax.train.state",
     "sam_jax.automatic.options",
 }
@@ -32,6 +41,7 @@ with suppress(ImportError):
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="sam-jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 modules = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -43,9 +53,61 @@ install_import_hook(
 )
 
 
+# XLA's newer way to compile what it fuses takes most of the time that is left.
+_OLDER_FUSIONS = "xla_cpu_use_fusion_emitters"
+# Files that take longest, in either suite: none should begin last.
+_LONGEST = [
+    "benchmarks/test_learn_scenes.py",
+    "parity/test_predictor.py",
+    "parity/test_automatic_parity.py",
+    "fuzz/test_fuzz_images.py",
+    "fuzz/test_fuzz_checkpoints.py",
+    "fuzz/test_fuzz_prompts.py",
+    "parity/test_tracker_parity.py",
+    "train/test_clip_learning.py",
+    "ops/test_attention.py",
+    "models/test_sam.py",
+    "cli/test_track.py",
+    "parity/test_sam2_predictor.py",
+    "parity/test_sam2_parity.py",
+    "train/test_loop.py",
+    "cli/test_hosts.py",
+    "test_segmenter.py",
+    "cli/test_evaluate.py",
+    "train/test_interaction.py",
+    "data/test_pipeline.py",
+]
+
+
+def pytest_configure(config):
+    """XLA reads its flags when it compiles for the first time; child processes have them too."""
+    config.option.loadscopereorder = False  # by the number of tests, which says little
+    if _is_quick(config) and "PYTEST_XDIST_WORKER" not in os.environ and _xla_has_older_fusions():
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{given} --{_OLDER_FUSIONS}=false".strip()
+
+
+def pytest_collection_modifyitems(items):
+    order = {ROOT / "tests" / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def _is_quick(config) -> bool:
+    return "slow" not in config.option.markexpr.replace("not slow", "")
+
+
+def _xla_has_older_fusions() -> bool:
+    """XLA ends a process that gives it a flag it does not know; later releases dropped this one."""
+    return version("jaxlib").startswith("0.10.")
+
+
 @pytest.fixture(autouse=True, scope="module")
-def programs_go_with_their_module():
-    """Compiled programs of all modules together take many gigabytes."""
+def programs_of_a_module(request):
+    """Optimised or not; and gone with it, for those of all modules take many gigabytes."""
+    quick = _is_quick(request.config) and not request.node.get_closest_marker("optimised")
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_disable_most_optimizations", quick)
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

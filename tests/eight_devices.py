@@ -11,6 +11,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from small_hybrid import SMALL_HYBRID
 from test_segmenter import CompilationCount, random_params
 
 from sam_jax import ImageEmbedding, InputError, Prompts, Sam, Segmenter, make_mesh, sharding
@@ -97,6 +98,30 @@ def collectives(function, *args):
 
 def on_mesh(mesh, spec, array):
     return jax.device_put(array, NamedSharding(mesh, spec))
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    """The shipped architecture in miniature: its configuration, and its Segmenter on one device."""
+    encoder = replace(SMALL_HYBRID.image_encoder, num_heads=8)
+    config = replace(SMALL_HYBRID, name="eight_hybrid", image_encoder=encoder, decoder_depth=1)
+    return Segmenter(config, random_params(config), image_batch=1)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (2, 4), (1, 8)])
+def test_a_hybrid_encoder_and_its_details_are_as_on_one_device(sizes, hybrid, images):
+    segmenter = Segmenter(hybrid.config, hybrid.params, mesh=make_mesh(*sizes), image_batch=1)
+    count = 3 if sizes == (8, 1) else 2  # not as many as there are devices
+    expected = hybrid.encode(images[:count])
+    found = segmenter.encode(images[:count])
+    for one, other in zip(found, expected, strict=True):
+        assert one.features.shape[-1] == hybrid.config.embedding_channels
+        assert_close(one.features, other.features)
+    given = {name: values[:2] for name, values in ragged_prompts(images).items()}
+    both = (segmenter.predict(found[:2], **given), hybrid.predict(expected[:2], **given))
+    for one, other in zip(*both, strict=True):
+        assert_close(one.logits, other.logits)
+        assert_close(one.scores, other.scores)
 
 
 @pytest.mark.parametrize("sizes", MESHES)

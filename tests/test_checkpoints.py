@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from small_hybrid import SMALL_HYBRID
 
 from sam_jax.checkpoints import (
     fingerprint,
@@ -19,7 +21,7 @@ from sam_jax.checkpoints import (
     read_info,
     save_checkpoint,
 )
-from sam_jax.configs import CONFIGS, TEST, VIT_H, check_config
+from sam_jax.configs import CONFIGS, TEST, TINY, VIT_H, HybridEncoderConfig, check_config
 from sam_jax.errors import CheckpointError
 from sam_jax.models.sam import variable_shapes
 
@@ -285,9 +287,10 @@ def test_another_kind_of_file_is_refused(tmp_path):
         ({"format_version": 0}, "no valid format_version"),
         ({"format_version": "1"}, "no valid format_version"),
         ({"format_version": True}, "no valid format_version"),
-        ({"family": "sam2"}, "family 'sam2'"),
+        ({"family": "sam3"}, "family 'sam3'"),
+        ({"family": "sam2"}, "missing keys"),
         ({"family": None}, "family 'None'"),
-        ({"family": ["sam"]}, "reads 'sam' only"),
+        ({"family": ["sam"]}, "reads 'sam' and 'sam2'"),
         ({"config": None}, "must be a JSON object"),
         ({"config": {}}, "missing keys"),
         ({"source": 3}, "source or fingerprint"),
@@ -361,6 +364,40 @@ def test_a_configuration_of_no_model_is_refused(params, tmp_path, changes, vit_c
         save_checkpoint(tmp_path / "model", config, params)
     assert says in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"stem_dims": (0, 48, 96)}, "stem_dims[0] must be between 1 and 4096, not 0"),
+        ({"stem_dims": (16, 48, 5000)}, "stem_dims[2] must be between 1 and 4096, not 5000"),
+        ({"stem_dims": (16, -1, 96)}, "stem_dims[1] must be between"),
+        ({"embed_dim": 190}, "num_heads must divide image_encoder.embed_dim"),
+        ({"depth": 0}, "depth must be between"),
+        ({"table_size_hw": (16, 0)}, "table_size_hw[1] must be between"),
+    ],
+)
+def test_a_hybrid_encoder_of_no_model_is_refused(changes, says):
+    with pytest.raises(CheckpointError) as error:
+        check_config(replace(TINY, image_encoder=HybridEncoderConfig(**changes)))
+    assert says in str(error.value)
+    with pytest.raises(CheckpointError, match="image_size must be a multiple of patch_size"):
+        check_config(replace(TINY, image_size=100))
+
+
+def test_a_hybrid_models_checkpoint_comes_back_as_it_was(tmp_path):
+    rng = np.random.default_rng(4)
+    shapes = flatten_dict(variable_shapes(SMALL_HYBRID), sep="/")
+    flat = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in shapes.items()}
+    params = unflatten_dict(flat, sep="/")
+    info = save_checkpoint(tmp_path / "model", SMALL_HYBRID, params)
+    loaded = load_checkpoint(tmp_path / "model")
+    assert loaded.config == SMALL_HYBRID
+    assert loaded.fingerprint == info.fingerprint == fingerprint(SMALL_HYBRID, params)
+    assert equal(loaded.params, params)
+    # The architecture counts, not the values alone.
+    other = replace(SMALL_HYBRID.image_encoder, num_heads=1)
+    assert fingerprint(replace(SMALL_HYBRID, image_encoder=other), params) != info.fingerprint
 
 
 # --- saving

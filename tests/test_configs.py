@@ -13,9 +13,11 @@ from sam_jax.configs import (
     MAE_CONFIGS,
     MAE_VIT_B,
     TEST,
+    TINY,
     VIT_B,
     VIT_H,
     VIT_L,
+    HybridEncoderConfig,
     check_mae_config,
     config_from_json,
     config_to_json,
@@ -37,6 +39,14 @@ def without(values, key):
     return {k: v for k, v in values.items() if k != key}
 
 
+def encoder_json(**changes):
+    """A hybrid encoder's configuration with other values; None takes one away."""
+    values = config_to_json(TINY)
+    encoder = {**values["image_encoder"], **changes}
+    encoder = {k: v for k, v in encoder.items() if v is not None}
+    return {**values, "image_encoder": encoder}
+
+
 @pytest.mark.parametrize(
     "values, says",
     [
@@ -48,6 +58,13 @@ def without(values, key):
         ({**config_to_json(VIT_B), "pixel_mean": 3}, "pixel_mean must be a list"),
         ({**config_to_json(VIT_B), "pixel_mean": [1, 2, None]}, "pixel_mean[2] must be float"),
         ({**config_to_json(VIT_B), "image_encoder": {}}, "image_encoder: missing keys"),
+        ({**config_to_json(TINY), "image_encoder": 3}, "image_encoder must be a JSON object"),
+        (encoder_json(patch_size=8), "unknown keys ['stem_dims']"),
+        (encoder_json(window_size=8), "missing keys [], unknown keys ['window_size']"),
+        (encoder_json(depth=None), "missing keys ['depth'], unknown keys []"),
+        (encoder_json(stem_dims=[16, 48]), "stem_dims must be a list of 3, not [16, 48]"),
+        (encoder_json(stem_dims=[16, 48, "96"]), "stem_dims[2] must be int, not '96'"),
+        (encoder_json(stem_dims=16), "stem_dims must be a list, not 16"),
     ],
 )
 def test_json_that_is_no_configuration_is_refused_with_the_reason(values, says):
@@ -68,8 +85,17 @@ def test_presets_have_the_originals_number_of_parameters(config, millions):
 
 
 def test_mask_prompts_are_a_quarter_of_the_input():
-    assert VIT_B.mask_input_size == 256
+    assert VIT_B.mask_input_size == 256 and TINY.mask_input_size == 128
     assert dataclasses.replace(TEST, image_size=96).mask_input_size == 24
+
+
+def test_only_a_hybrid_encoder_has_details_beside_the_embedding():
+    for config in CONFIGS.values():
+        hybrid = isinstance(config.image_encoder, HybridEncoderConfig)
+        assert bool(config.detail_channels) == hybrid == (config is TINY)
+        assert config.embedding_channels == config.embed_dim + config.detail_channels
+    # 4 pixels of a quarter of the channels, and 16 of an eighth.
+    assert TINY.detail_channels == 4 * 24 + 16 * 12
 
 
 @pytest.mark.parametrize("config", MAE_CONFIGS.values(), ids=MAE_CONFIGS)

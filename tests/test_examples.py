@@ -50,7 +50,7 @@ def test_example_runs(name, examples, monkeypatch, capsys):
     ],
 )
 def test_example_runs_on_eight_devices(words, says, examples):
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, f"examples/{words[0]}", *words[1:]],

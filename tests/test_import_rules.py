@@ -10,25 +10,29 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Each part and what of ours it may import. `errors`, `version` and `files` are open to all.
-OPEN_TO_ALL = {"errors", "version", "files"}
+OPEN_TO_ALL = {"errors", "version", "files", "stopping"}
 ALLOWED = {
     "version": set(),
     "errors": set(),
     "files": set(),
+    "stopping": set(),
+    "shipped": set(),
     "types": set(),
     "configs": set(),
+    "sam2_configs": {"configs"},
     "embeddings": {"types"},
     "ops": {"types"},
-    "models": {"configs", "types", "ops"},
+    "models": {"configs", "sam2_configs", "types", "ops"},
     "images": {"types"},
-    "preprocess": {"configs", "types", "ops", "images"},
+    "preprocess": {"sam2_configs", "types", "ops", "images"},
     "prompt_batches": {"preprocess", "types"},
     "postprocess": {"configs", "types", "ops", "preprocess"},
     "sharding": {"configs", "types", "models"},
     "compiled": {"types", "models", "preprocess", "prompt_batches", "sharding"},
     "formats": {"types", "ops"},
-    "checkpoints": {"configs", "types", "models"},
-    "registry": {"checkpoints"},
+    "families": {"configs", "sam2_configs", "types", "models"},
+    "checkpoints": {"configs", "families", "types"},
+    "registry": {"checkpoints", "shipped"},
     "lora": {"types", "sharding"},
     "adapters": {"types", "checkpoints", "lora"},
     "automatic": {
@@ -45,6 +49,7 @@ ALLOWED = {
         "adapters",
         "automatic",
         "configs",
+        "sam2_configs",
         "types",
         "ops",
         "models",
@@ -56,6 +61,18 @@ ALLOWED = {
         "checkpoints",
         "registry",
         "sharding",
+    },
+    "video": {
+        "sam2_configs",
+        "types",
+        "ops",
+        "models",
+        "images",
+        "preprocess",
+        "prompt_batches",
+        "checkpoints",
+        "registry",
+        "segmenter",
     },
     "compat": {
         "configs",
@@ -73,6 +90,7 @@ ALLOWED = {
     "data": {"configs", "types", "ops", "images", "preprocess", "formats", "registry"},
     "train": {
         "configs",
+        "sam2_configs",
         "types",
         "ops",
         "models",
@@ -110,11 +128,11 @@ ALLOWED = {
         "segmenter",
     },
     "converter": set(),
-    "convert": {"configs", "types", "models", "checkpoints", "bench"},
+    "convert": {"configs", "sam2_configs", "families", "types", "models", "checkpoints", "bench"},
 }
 # The package itself and the command line may use everything.
 FREE = {"__init__", "cli"}
-TORCH = {"torch", "torchvision", "segment_anything", "transformers"}
+TORCH = {"torch", "torchvision", "segment_anything", "sam2", "transformers"}
 
 
 def every_module():

@@ -390,6 +390,10 @@ def test_the_table_is_that_of_the_published_files():
         "vit_b": ("sam_vit_b_01ec64.pth", 375_042_383),
         "vit_l": ("sam_vit_l_0b3195.pth", None),
         "vit_h": ("sam_vit_h_4b8939.pth", 2_564_550_879),
+        "sam2.1_tiny": ("sam2.1_hiera_tiny.pt", 156_008_466),
+        "sam2.1_small": ("sam2.1_hiera_small.pt", 184_416_285),
+        "sam2.1_base_plus": ("sam2.1_hiera_base_plus.pt", 323_606_802),
+        "sam2.1_large": ("sam2.1_hiera_large.pt", 898_083_611),
     }
     assert all(re.fullmatch("[0-9a-f]{64}", w.sha256) for w in OFFICIAL_WEIGHTS.values())
 
@@ -415,6 +419,8 @@ def test_shipped_names_come_from_the_package(cache, tmp_path, monkeypatch):
         checkpoint_path("tiny")
     (tmp_path / "weights" / "tiny").mkdir(parents=True)
     (tmp_path / "weights" / "tiny" / "config.json").write_text("{}")
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    (tmp_path / "weights" / "SHA256SUMS").write_text(f"{sha256}  tiny/config.json\n")
     assert checkpoint_path("tiny") == tmp_path / "weights" / "tiny"
     with pytest.raises(CheckpointError, match="names are: tiny, vit_b, vit_l, vit_h"):
         checkpoint_path("vit_x")

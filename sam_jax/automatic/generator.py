@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int64
 
 from sam_jax.automatic.candidates import Candidates, concatenated
 from sam_jax.automatic.duplicates import distinct
@@ -18,9 +18,15 @@ from sam_jax.automatic.options import GenerateOptions
 from sam_jax.automatic.records import GeneratedMasks
 from sam_jax.automatic.regions import without_small_regions
 from sam_jax.automatic.runs import Box, runs_of_changes
-from sam_jax.automatic.scoring import Measured, crop_frame, decode_points, measure
+from sam_jax.automatic.scoring import (
+    Measured,
+    crop_frame,
+    decode_points,
+    measure,
+    refine_candidates,
+)
 from sam_jax.automatic.seams import joined_over_seams
-from sam_jax.models.sam import Sam
+from sam_jax.models.decoding import Features, Model, embedding_of
 from sam_jax.preprocess import scale_factors_xy
 from sam_jax.types import Params
 
@@ -44,9 +50,9 @@ _FILTERS = (
 
 
 def generate_masks(
-    model: Sam,
+    model: Model,
     params: Params,
-    features_of: Callable[[Crop], Float[jax.Array, "h w C"]],
+    features_of: Callable[[Crop], Features],
     size_hw: tuple[int, int],
     options: GenerateOptions,
     mesh: Mesh | None = None,
@@ -94,9 +100,9 @@ class _CropGenerator:
 
     def __init__(
         self,
-        model: Sam,
+        model: Model,
         params: Params,
-        features: Float[jax.Array, "h w C"],
+        features: Features,
         crop: Crop,
         size_hw: tuple[int, int],
         options: GenerateOptions,
@@ -114,9 +120,10 @@ class _CropGenerator:
         devices = 1 if mesh is None else mesh.size
         each = -(-len(self.points) // devices)
         self.room = devices * min(options.points_per_batch, 1 << (each - 1).bit_length())
-        side = features.shape[0]
+        side = embedding_of(features).shape[0]
         self.image_size = side * model.config.image_encoder.patch_size
-        self.frame = crop_frame(crop.size_hw, self.image_size, 4 * side, mesh)
+        self.stretches = model.config.stretches
+        self.frame = crop_frame(crop.size_hw, self.image_size, 4 * side, mesh, self.stretches)
 
     def batches(self) -> Iterator[Candidates]:
         """What passes the filters of each batch; the device works on the next one meanwhile."""
@@ -133,11 +140,13 @@ class _CropGenerator:
         yield self._passing(*under_way)
 
     def _decode(self, points: Float64[np.ndarray, "n 2"]) -> tuple[jax.Array, jax.Array]:
-        scaled = points * scale_factors_xy(self.crop.size_hw, self.image_size)
+        scaled = points * scale_factors_xy(self.crop.size_hw, self.image_size, self.stretches)
         # What only fills the batch asks the first point again, and is not looked at.
         filled = np.concatenate([scaled, np.tile(scaled[:1], (self.room - len(scaled), 1))])
         filled = filled.astype(np.float32)
-        return decode_points(self.model, self.params, self.features, filled, self.mesh)
+        head = (self.model, self.params, self.features, filled)
+        logits, iou = decode_points(*head, self.mesh)
+        return refine_candidates(*head, logits) if self.options.use_m2m else (logits, iou)
 
     def _passing(
         self, points: Float64[np.ndarray, "n 2"], logits: jax.Array, iou: jax.Array

@@ -18,10 +18,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
 
 from sam_jax import sharding
-from sam_jax.models.sam import Sam, decode_prompts
+from sam_jax.models.decoding import Features, Model, decode_prompts
+from sam_jax.models.sam import Sam
 from sam_jax.postprocess import mask_matrices
 from sam_jax.sharding import ALL
-from sam_jax.types import LABEL_FOREGROUND, ArrayLike, Params, Prompts
+from sam_jax.types import FEEDBACK_LIMIT, LABEL_FOREGROUND, ArrayLike, Params, Prompts
 
 # Full-size logits of one candidate that exist at once.
 BLOCK_PIXELS = 1 << 22
@@ -70,10 +71,14 @@ class Frame:
 
 @lru_cache(maxsize=8)
 def crop_frame(
-    size_hw: tuple[int, int], image_size: int, low_res_size: int, mesh: Mesh | None = None
+    size_hw: tuple[int, int],
+    image_size: int,
+    low_res_size: int,
+    mesh: Mesh | None = None,
+    stretches: bool = False,
 ) -> Frame:
     """The frame of crops of this size; crops of a layer, and images of a folder, share them."""
-    unpadded = mask_matrices(size_hw, image_size, low_res_size)
+    unpadded = mask_matrices(size_hw, image_size, low_res_size, stretches)
     height = _bucket(size_hw[0] + 1)
     width = _bucket(size_hw[1])
     blocks = -(-height * width // BLOCK_PIXELS)
@@ -98,9 +103,9 @@ def _bucket(length: int) -> int:
 
 @partial(jax.jit, static_argnames=("model", "mesh"))
 def decode_points(
-    model: Sam,
+    model: Model,
     params: Params,
-    features: Float[Array, "h w C"],
+    features: Features,
     points: Float32[Array, "P 2"],
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "candidates low low"], Float[Array, " candidates"]]:
@@ -117,10 +122,38 @@ def decode_points(
     labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND)
     prompts = Prompts(points[None, :, None], labels)
     if mesh is None:
-        logits, iou = decode_prompts(model, params, features[None], prompts)
+        batch = jax.tree.map(lambda x: x[None], features)
+        logits, iou = decode_prompts(model, params, batch, prompts)
     else:
+        assert isinstance(model, Sam)
         logits, iou = sharding.decode(model, mesh, params, features[None], prompts)
     return logits.reshape(-1, *logits.shape[-2:]), iou.reshape(-1)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def refine_candidates(
+    model: Model,
+    params: Params,
+    features: Features,
+    points: Float32[Array, "P 2"],
+    logits: Float[Array, "candidates low low"],
+) -> tuple[Float[Array, "candidates low low"], Float[Array, " candidates"]]:
+    """Each candidate decoded again, from its point and its own mask (SAM 2's `use_m2m`).
+
+    Args:
+      model: the architecture.
+      params: its variables.
+      features: of one image or crop.
+      points: as for `decode_points`.
+      logits: from there.
+    """
+    own = jnp.repeat(points, logits.shape[0] // points.shape[0], axis=0)
+    labels = jnp.full((1, own.shape[0], 1), LABEL_FOREGROUND)
+    masks = jnp.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)[None]
+    prompts = Prompts(own[None, :, None], labels, masks=masks)
+    batch = jax.tree.map(lambda x: x[None], features)
+    refined, iou = decode_prompts(model, params, batch, prompts, False)
+    return refined[0, :, 0], iou[0, :, 0]
 
 
 def measure(

@@ -87,9 +87,7 @@ class Ours:
 
     def _suitable_options(self) -> dict[str, Any]:
         if self.segmenter.config.name == TINY.name:
-            thresholds = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6}
-            # The original's clean-up needs OpenCV, which is no part of what is compared.
-            return {**thresholds, "box_nms_thresh": 0.7, "min_mask_region_area": 0}
+            return {}
         everything: dict[str, Any] = {
             "pred_iou_thresh": 0.0,
             "stability_score_thresh": 0.0,

@@ -79,11 +79,18 @@ def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
 
 
 def _read(path: Path) -> tuple[SamConfig, Params, str | None]:
+    fingerprint = None
     if (path / "config.json").is_file() and not (path / "model.safetensors").is_file():
         checkpoint = load_checkpoint(path)
-        return checkpoint.config, checkpoint.params, checkpoint.fingerprint
-    config, params, _, _ = load_converter().read_source(path)
-    return config, params, None
+        config, params, fingerprint = checkpoint.config, checkpoint.params, checkpoint.fingerprint
+    else:
+        config, params, _, _ = load_converter().read_source(path)
+    if not isinstance(config, SamConfig):
+        raise InputError(
+            f"{path} is {config.name}, a model of SAM 2; give it to sam_jax.Segmenter or "
+            "sam_jax.Tracker"
+        )
+    return config, params, fingerprint
 
 
 def _described(config: SamConfig) -> str:

@@ -205,10 +205,9 @@ class SamPredictor:
             config = self.model.segmenter.config
             side = config.image_size // config.image_encoder.patch_size
             array = to_numpy(value, np.float32, "features")
-            if array.shape != (1, config.embed_dim, side, side):
-                raise InputError(
-                    f"features must be [1, {config.embed_dim}, {side}, {side}], not {array.shape}"
-                )
+            wanted = (1, config.embedding_channels, side, side)
+            if array.shape != wanted:
+                raise InputError(f"features must be {list(wanted)}, not {array.shape}")
             value = jnp.asarray(np.moveaxis(array[0], 0, -1))
         self._features = value
 

@@ -19,6 +19,11 @@ MAX_MASKS = 65_535
 Labels = UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# By whether palettes are taken: colour types and bits, and how Pillow names them. Of grey PNGs of 2
+# and 4 bits Pillow changes the values.
+_GREY = {(0, 8), (0, 16)}
+_KINDS = {False: _GREY, True: _GREY | {(0, 1), (3, 1), (3, 2), (3, 4), (3, 8)}}
+_MODES = {False: ("L", "I;16", "I"), True: ("L", "I;16", "I", "1", "P")}
 
 
 def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[int, int]) -> bytes:
@@ -60,11 +65,16 @@ def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[
     return file.getvalue()
 
 
-def read_label_png(path: str | os.PathLike) -> Labels:
+def read_label_png(path: str | os.PathLike, *, palette: bool = False) -> Labels:
     """The values of a label PNG: 0 background, 1, 2, ... masks.
 
+    Args:
+      path: of the file.
+      palette: take also PNGs with a palette, where the value is the colour's index and not the
+        colour, and black and white ones of 1 bit, whose white is 1: as masks of videos come.
+
     Returns:
-      uint8 or uint16, as the file has 8 or 16 bits.
+      uint16 where the file has 16 bits, else uint8.
 
     Raises:
       InputError: the file cannot be read, is damaged, is no grey PNG of 8 or 16 bits (colours are
@@ -77,11 +87,11 @@ def read_label_png(path: str | os.PathLike) -> Labels:
         with open(path, "rb") as file:
             # Signature, the first chunk's length and type, then width, height, bits, colour type.
             header = file.read(26)
-            _check_header(header, name)
+            _check_header(header, name, palette)
             file.seek(0)
             # Pillow's own reader of the format: `Image.open` warns of large images.
             picture = PngImagePlugin.PngImageFile(file)
-            if picture.mode not in ("L", "I;16", "I") or picture.size != _size(header):
+            if picture.mode not in _MODES[palette] or picture.size != _size(header):
                 raise InputError(f"{name} is damaged: it has two headers")
             picture.load()
     except InputError:
@@ -92,7 +102,7 @@ def read_label_png(path: str | os.PathLike) -> Labels:
     # On damaged files Pillow raises SyntaxError, ValueError, struct.error, zlib.error and more.
     except Exception as error:
         raise InputError(f"{name} cannot be read: it is damaged") from error
-    return np.asarray(picture).astype(np.uint8 if header[24] == 8 else np.uint16)
+    return np.asarray(picture).astype(np.uint16 if header[24] == 16 else np.uint8)
 
 
 def masks_of_labels(
@@ -118,7 +128,7 @@ def _check_mask(mask: Any, size_hw: tuple[int, int], index: int) -> None:
         raise InputError(f"mask {index} has shape {mask.shape}, but the image is {size_hw}")
 
 
-def _check_header(header: bytes, name: str) -> None:
+def _check_header(header: bytes, name: str, palette: bool) -> None:
     if not header.startswith(_SIGNATURE):
         raise InputError(f"{name} is no PNG file")
     if len(header) < 26 or header[12:16] != b"IHDR":
@@ -127,8 +137,9 @@ def _check_header(header: bytes, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise InputError(f"{name} has {width}x{height} pixels, more than any image that is read")
     bits, colour_type = header[24:26]
-    if colour_type != 0 or bits not in (8, 16):
-        raise InputError(f"{name} is no label PNG: those are grey, with 8 or 16 bits a pixel")
+    if (colour_type, bits) not in _KINDS[palette]:
+        kind = "grey or have a palette" if palette else "grey, with 8 or 16 bits a pixel"
+        raise InputError(f"{name} is no label PNG: those are {kind}")
 
 
 def _size(header: bytes) -> tuple[int, int]:

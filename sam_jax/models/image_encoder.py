@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.configs import ImageEncoderConfig
+from sam_jax.configs import HybridEncoderConfig, ImageEncoderConfig
 from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, drop_path, materialize
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
@@ -112,7 +112,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block; `window_size` 0 attends over the whole grid."""
 
-    config: ImageEncoderConfig
+    config: ImageEncoderConfig | HybridEncoderConfig
     window_size: int
     dtype: Any = jnp.float32
     attention: str | None = None

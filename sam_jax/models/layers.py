@@ -78,6 +78,23 @@ class Dense(nn.Module):
         return out.astype(self.dtype) + jnp.asarray(bias, self.dtype)
 
 
+class Projection(nn.Module):
+    """The parameters of a linear layer, to be changed before they are used."""
+
+    channels: int
+    features: int
+
+    def setup(self):
+        """Kernel and bias."""
+        init = nn.initializers.lecun_normal()
+        self.kernel = self.param("kernel", init, (self.channels, self.features), jnp.float32)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+    def __call__(self) -> tuple[Array, Array]:
+        """Kernel [channels, features] and bias, float32."""
+        return jnp.asarray(self.kernel), jnp.asarray(self.bias)
+
+
 def drop_path(
     x: Float[Array, "batch ..."], draws: Float[Array, " batch"] | None, rate: float
 ) -> Float[Array, "batch ..."]:

@@ -19,12 +19,24 @@ class OutputUpscaling(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B P h w C"]
+        self, x: Float[Array, "B P h w C"], details: Float[Array, "B 1 h w D"]
     ) -> Float[Array, "B P h w 2 2 2 2 {self.features//8}"]:
-        """Two transposed convolutions; row and column in a block of the first, of the second."""
-        x = Upscale(self.features // 4, self.dtype, name="conv1")(x)
+        """Two transposed convolutions; row and column in a block of the first, of the second.
+
+        Args:
+          x: image tokens.
+          details: of a hybrid encoder, in the same blocks, to be added; D is 0 if there are none.
+        """
+        quarter, half = self.features // 4, self.features // 8
+        at_quarter, at_half = jnp.split(details, [min(4 * quarter, details.shape[-1])], axis=-1)
+        x = Upscale(quarter, self.dtype, name="conv1")(x)
+        if at_quarter.shape[-1]:
+            x = x + at_quarter.reshape(*at_quarter.shape[:-1], 2, 2, quarter)
         x = gelu(LayerNorm(dtype=self.dtype, name="norm")(x))
-        return gelu(Upscale(self.features // 8, self.dtype, name="conv2")(x))
+        x = Upscale(half, self.dtype, name="conv2")(x)
+        if at_half.shape[-1]:
+            x = x + at_half.reshape(*at_half.shape[:-1], 2, 2, 2, 2, half)
+        return gelu(x)
 
 
 class HypernetworkMLPs(nn.Module):
@@ -56,26 +68,27 @@ class MaskDecoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image_embedding: Float[Array, "B h w C"],
+        image_embedding: Float[Array, "B h w all"],
         image_pe: Float[Array, "h w C"],
         sparse_prompt_embeddings: Float[Array, "B P N C"],
         sparse_mask: Bool[Array, "B P N"],
         dense_prompt_embeddings: Float[Array, "B shared_or_P h w C"],
-        multimask: bool,
+        multimask: bool | None,
     ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
         """Decodes every prompt of every image.
 
         Args:
-          image_embedding: from the image encoder, one an image.
+          image_embedding: from the image encoder, one an image; details come after `C` channels.
           image_pe: positional encoding of its tokens.
           sparse_prompt_embeddings: tokens of points and boxes.
           sparse_mask: which of them are there.
           dense_prompt_embeddings: of mask prompts, or one for all prompts.
-          multimask: the three masks of an ambiguous prompt (True) or the single one (False).
+          multimask: the three masks of an ambiguous prompt (True), the single one (False), or all
+            (None).
 
         Returns:
           Mask logits at four times the embedding's resolution and the predicted IoU of each, both
-          float32; M is 3 or 1.
+          float32; M is 3, 1 or 4.
         """
         config = self.config
         batch, prompts = sparse_prompt_embeddings.shape[:2]
@@ -92,14 +105,16 @@ class MaskDecoder(nn.Module):
         output_mask = jnp.ones((batch, prompts, num_masks + 1), bool)
         token_mask = jnp.concatenate([output_mask, sparse_mask], axis=2)
 
-        image = image_embedding[:, None].astype(self.dtype) + dense_prompt_embeddings
+        image_embedding = image_embedding[:, None].astype(self.dtype)
+        image_embedding, details = jnp.split(image_embedding, [dim], axis=-1)
+        image = image_embedding + dense_prompt_embeddings
         image = image.reshape(batch, -1, height * width, dim)
         tokens, image = TwoWayTransformer(config, self.dtype, self.dropout, name="transformer")(
             image, image_pe.reshape(height * width, dim), tokens, token_mask
         )
         image = image.reshape(batch, prompts, height, width, dim)
 
-        upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image)
+        upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image, details)
         weights = HypernetworkMLPs(dim, dim // 8, name="output_hypernetworks_mlps")(
             tokens[:, :, 1 : num_masks + 1]
         )
@@ -111,7 +126,7 @@ class MaskDecoder(nn.Module):
         )
         iou = iou_head(tokens[:, :, 0]).astype(jnp.float32)
 
-        chosen = slice(1, None) if multimask else slice(0, 1)
+        chosen = {True: slice(1, None), False: slice(0, 1), None: slice(None)}[multimask]
         # Masks have the fewest channels: blocks become rows and columns here, not before.
         logits = jnp.einsum(
             "bpmc,bphwijklc->bpmhikwjl",

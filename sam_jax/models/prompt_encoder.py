@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sam_jax.configs import SamConfig
 from sam_jax.models.layers import LayerNorm, gelu
+from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import (
     LABEL_ABSENT,
     LABEL_BACKGROUND,
@@ -24,7 +25,7 @@ from sam_jax.types import (
 class MaskDownscaling(nn.Module):
     """Mask prompts to a dense embedding at a quarter of their resolution."""
 
-    config: SamConfig
+    config: SamConfig | Sam2Config
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -47,7 +48,7 @@ class PromptEncoder(nn.Module):
     optimiser reaches it.
     """
 
-    config: SamConfig
+    config: SamConfig | Sam2Config
     dtype: Any = jnp.float32
 
     def setup(self):

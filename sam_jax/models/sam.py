@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sam_jax.configs import SamConfig
+from sam_jax.configs import HybridEncoderConfig, SamConfig
+from sam_jax.models.hybrid_encoder import HybridEncoder
 from sam_jax.models.image_encoder import ImageEncoder
 from sam_jax.models.mask_decoder import MaskDecoder
 from sam_jax.models.prompt_encoder import PromptEncoder
-from sam_jax.ops.platform import traced_platform
 from sam_jax.types import Params, Prompts
 
 
@@ -45,7 +45,9 @@ class Sam(nn.Module):
     def setup(self):
         """The three parts of the paper's figure."""
         config = self.config
-        self.image_encoder = ImageEncoder(
+        hybrid = isinstance(config.image_encoder, HybridEncoderConfig)
+        encoder: Any = HybridEncoder if hybrid else ImageEncoder
+        self.image_encoder = encoder(
             config.image_encoder,
             config.embed_dim,
             self.dtype,
@@ -66,7 +68,7 @@ class Sam(nn.Module):
     def encode_image(
         self, images: Float[Array, "B H W 3"], draws: Float[Array, "B depth 2"] | None = None
     ) -> Float[Array, "B h w C"]:
-        """Image embeddings at 1/16 of the resolution.
+        """Image embeddings at 1/16 of the resolution; a hybrid encoder's at 1/8, details included.
 
         Args:
           images: normalised and padded (`preprocess.prepare_image`); height and width are any
@@ -90,14 +92,18 @@ class Sam(nn.Module):
         return self.prompt_encoder(prompts, grid_hw)
 
     def decode(
-        self, image_embedding: Float[Array, "B h w C"], prompts: Prompts, multimask: bool = True
+        self,
+        image_embedding: Float[Array, "B h w C"],
+        prompts: Prompts,
+        multimask: bool | None = True,
     ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
         """Mask logits and predicted IoU of every prompt of every image, in float32.
 
         Args:
           image_embedding: from `encode_image`.
           prompts: in the frame of the padded image, at least one of points, boxes and masks.
-          multimask: three masks for an ambiguous prompt (True) or the single one (False); static.
+          multimask: three masks for an ambiguous prompt (True), the single one (False), or all, the
+            single one first (None); static.
 
         Raises:
           ValueError: the prompts are empty.
@@ -106,44 +112,6 @@ class Sam(nn.Module):
         sparse, sparse_mask, dense = self.prompt_encoder(prompts, grid_hw)
         image_pe = self.prompt_encoder.dense_positions(grid_hw)
         return self.mask_decoder(image_embedding, image_pe, sparse, sparse_mask, dense, multimask)
-
-
-def decode_prompts(
-    model: Sam,
-    params: Params,
-    image_embedding: Float[Array, "B h w C"],
-    prompts: Prompts,
-    multimask: bool = True,
-) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
-    """`Sam.decode`, as it is fastest on `ops.platform.traced_platform`.
-
-    A CPU decodes one prompt after the other: all that a prompt needs then stays in its cache, which
-    halves the time, and memory does not grow with the prompts.
-
-    Args:
-      model: the architecture.
-      params: its variables.
-      image_embedding: as for `Sam.decode`, and so are the others.
-      prompts: in the frame of the padded image.
-      multimask: three masks a prompt, or one; static.
-    """
-
-    def decode(features, prompts):
-        return model.apply(params, features, prompts, multimask, method="decode")
-
-    def decode_image(image):
-        features, prompts = image
-
-        def decode_one(prompt):
-            alone = jax.tree.map(lambda x: x[None, None], prompt)
-            return jax.tree.map(lambda x: x[0, 0], decode(features[None], alone))
-
-        return jax.lax.map(decode_one, prompts)
-
-    images, count = jax.tree.leaves(prompts)[0].shape[:2]
-    if traced_platform() != "cpu" or images * count == 1:
-        return decode(image_embedding, prompts)
-    return jax.lax.map(decode_image, (image_embedding, prompts))
 
 
 def variable_shapes(config: SamConfig) -> Params:

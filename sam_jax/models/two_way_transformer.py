@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from sam_jax.configs import SamConfig
 from sam_jax.models.layers import TRANSFORMER_EPSILON, Dense, LayerNorm, MLPBlock
 from sam_jax.ops.attention import prompt_attention
+from sam_jax.sam2_configs import Sam2Config
 
 Tokens = Float[Array, "B prompts tokens C"]
 
@@ -50,7 +51,7 @@ class Attention(nn.Module):
 class TwoWayAttentionBlock(nn.Module):
     """Self-attention of the tokens, tokens to image, MLP, image to tokens; post-norm."""
 
-    config: SamConfig
+    config: SamConfig | Sam2Config
     is_first: bool
     dtype: Any = jnp.float32
     dropout: float = 0.0
@@ -100,7 +101,7 @@ class TwoWayAttentionBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """The mask decoder's transformer (SAM section A.5; original `TwoWayTransformer`)."""
 
-    config: SamConfig
+    config: SamConfig | Sam2Config
     dtype: Any = jnp.float32
     dropout: float = 0.0
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sam_jax.configs import CONFIGS, check_config
+from sam_jax.configs import CONFIGS, ImageEncoderConfig, check_config
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.train.losses import LossOptions
@@ -184,6 +184,7 @@ def optimizer_rules(options: OptimizerOptions) -> dict[str, bool]:
         "optimizer.clip_norm must be at least 0": options.clip_norm >= 0,
         "optimizer.decay_steps must be at least 0": all(at >= 0 for at in options.decay_steps),
         "optimizer.decay_factor must be above 0 and at most 1": 0 < options.decay_factor <= 1,
+        "optimizer.momentum must be at least 0 and below 1": 0 <= options.momentum < 1,
         "optimizer.beta1 and beta2 must be from 0 to 1": 0 <= options.beta1 < 1
         and 0 <= options.beta2 < 1,
     }
@@ -206,10 +207,13 @@ def run_rules(options: RunOptions) -> dict[str, bool]:
 
 def _rules(config: TrainConfig) -> dict[str, bool]:
     model, data, simulation = config.model, config.data, config.simulation
-    patch = config.sam.image_encoder.patch_size if model.name in CONFIGS else 1
+    known = model.name in CONFIGS
+    patch = config.sam.image_encoder.patch_size if known else 1
+    patch_based = not known or isinstance(config.sam.image_encoder, ImageEncoderConfig)
     return {
         f"model.name must be one of {', '.join(CONFIGS)}": model.name in CONFIGS,
         "model.checkpoint and model.mae exclude each other": not (model.checkpoint and model.mae),
+        "model.mae is for models with a plain ViT; tiny has none": not model.mae or patch_based,
         "model.drop_path must be at least 0 and below 1": 0 <= model.drop_path < 1,
         "model.decoder_dropout must be at least 0 and below 1": 0 <= model.decoder_dropout < 1,
         "data.path is missing: a folder, or scenes": bool(data.path),
@@ -244,6 +248,7 @@ def _loss_rules(losses: LossOptions) -> dict[str, bool]:
         and max(weights) > 0,
         "losses.focal_alpha must be at most 1; below 0 is none": losses.focal_alpha <= 1,
         "losses.focal_gamma must be at least 0": losses.focal_gamma >= 0,
+        "losses.others_weight must be from 0 to 1": 0 <= losses.others_weight <= 1,
     }
 
 

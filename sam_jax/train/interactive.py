@@ -25,8 +25,8 @@ from sam_jax.train.simulation import (
 )
 from sam_jax.types import LABEL_ABSENT, Prompts
 
-# An image's prompts, whether three masks are wanted (static), a key for dropout -> logits, IoU.
-Decode = Callable[[Prompts, bool, PRNGKeyArray], tuple[Array, Array]]
+# An image's prompts, which masks are wanted (see `Sam.decode`), a key for dropout -> logits, IoU.
+Decode = Callable[[Prompts, bool | None, PRNGKeyArray], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,15 @@ class InteractiveOptions:
     Attributes:
       simulation: how prompts are drawn.
       losses: what is minimised.
+      single_first: whether the single mask is trained on the first prompt too, beside the three
+        (paper: no; it is not asked for then). Users ask for it.
       detach_feedback: whether logits that are fed back carry no gradient to the pass that made them
         (paper: silent; SAM 2 lets them).
     """
 
     simulation: SimulationOptions = SimulationOptions()
     losses: LossOptions = LossOptions()
+    single_first: bool = False
     detach_feedback: bool = False
 
 
@@ -105,8 +108,17 @@ def interact(
             jax.random.fold_in(dropout_key, number),
         )
         keys = jax.random.split(jax.random.fold_in(judge_key, number), count)
-        judged = _judge(keys, logits, predicted, targets, size_hw, options.losses)
-        losses = combined(judged.terms, predicted, weights, options.losses)
+
+        def judge(logits, predicted):
+            judged = _judge(keys, logits, predicted, targets, size_hw, options.losses)
+            return judged, combined(judged.terms, predicted, weights, options.losses)
+
+        if multimask is None:
+            _, of_single = judge(logits[:, :1], predicted[:, :1])
+            logits, predicted = logits[:, 1:], predicted[:, 1:]
+        judged, losses = judge(logits, predicted)
+        if multimask is None:
+            losses = losses + of_single
         feedback = jnp.take_along_axis(logits, judged.best[:, None, None, None], axis=1)[:, 0]
         if options.detach_feedback:
             feedback = jax.lax.stop_gradient(feedback)
@@ -115,7 +127,8 @@ def interact(
         return losses, iou, feedback, judged.point, judged.label
 
     # A single prompt is ambiguous: three masks. Later ones have a mask among them: the single one.
-    losses, first_iou, *state = one_pass(coords, labels, None, True, 0)
+    all_masks = None if options.single_first else True
+    losses, first_iou, *state = one_pass(coords, labels, None, all_masks, 0)
 
     # Decoded again in the backward pass: eleven decodings' activations would not fit.
     @jax.checkpoint
@@ -128,22 +141,25 @@ def interact(
         new, iou, *state = one_pass(coords, labels, masks, False, number)
         return (losses + new, coords, labels, *state), iou
 
-    slots = _slots(order_key, room)
+    slots = _slots(order_key, room, simulation.mask_only_passes)
     steps = (jnp.arange(1, len(slots) + 1), slots)
     (losses, *_), later_iou = jax.lax.scan(later_pass, (losses, coords, labels, *state), steps)
     return Interaction(losses, jnp.concatenate([first_iou[None], later_iou]))
 
 
-def _slots(key: PRNGKeyArray, points: int) -> Array:
-    """Where each later pass writes its point; beyond the slots for the two that have none.
+def _slots(key: PRNGKeyArray, points: int, mask_only: int) -> Array:
+    """Where each later pass writes its point; beyond the slots for those that have none.
 
-    One of these comes before one of the points, drawn uniformly, the other is last.
+    One of these is last; a second one comes before one of the points, drawn uniformly.
     """
     nowhere = FIRST_SLOTS + points
-    without = jax.random.randint(key, (), 0, max(points, 1))
-    passes = jnp.arange(points + 1)
-    slots = FIRST_SLOTS + passes - (passes > without)
-    return jnp.append(jnp.where(passes == without, nowhere, slots), nowhere)
+    slots = FIRST_SLOTS + jnp.arange(points)
+    if mask_only == 2:
+        without = jax.random.randint(key, (), 0, max(points, 1))
+        passes = jnp.arange(points + 1)
+        slots = FIRST_SLOTS + passes - (passes > without)
+        slots = jnp.where(passes == without, nowhere, slots)
+    return slots if mask_only == 0 else jnp.append(slots, nowhere)
 
 
 def _judge(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sam_jax.checkpoints import load_checkpoint, save_checkpoint
-from sam_jax.configs import SamConfig
+from sam_jax.configs import ImageEncoderConfig, SamConfig
 from sam_jax.errors import InputError
 from sam_jax.models.sam import Sam
 from sam_jax.registry import checkpoint_path
@@ -75,6 +75,8 @@ def _start(architecture: SamConfig, config: TrainConfig) -> Callable[[], Params]
         return lambda: split_heads(architecture, random_variables(architecture, config.run.seed))
     if mae:
         mae_config, pretrained = load_mae(Path(mae))
+        encoder_config = architecture.image_encoder
+        assert isinstance(encoder_config, ImageEncoderConfig)  # else the file was refused
 
         def with_encoder() -> Params:
             variables = random_variables(architecture, config.run.seed)
@@ -83,7 +85,7 @@ def _start(architecture: SamConfig, config: TrainConfig) -> Callable[[], Params]
                 pretrained["params"]["image_encoder"],
                 mae_config,
                 params["image_encoder"],
-                architecture.image_encoder,
+                encoder_config,
             )
             params = {**params, "image_encoder": encoder}
             return split_heads(architecture, {**variables, "params": params})

@@ -6,7 +6,6 @@ the same parameters, bit for bit.
 """
 
 import json
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -20,6 +19,7 @@ from jax.sharding import Mesh
 
 from sam_jax.errors import InputError
 from sam_jax.files import try_lock, written_aside
+from sam_jax.stopping import stop_requests
 from sam_jax.train.optimizer import OptimizerOptions, learning_rate, make_optimizer
 from sam_jax.train.options import RunOptions
 from sam_jax.train.placement import (
@@ -153,7 +153,7 @@ def _run_job(
     log = RunLog(folder, first, optimizer_options.steps, echo)
     loop = _Loop(job, options, update, checkpoints, log, mesh, folder)
     rate = learning_rate(optimizer_options)
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         state = loop.run(state, first, optimizer_options.steps, rate, stop)
     log.close()
     checkpoints.close()
@@ -267,27 +267,6 @@ def _with_shardings(shapes: Any, where: Any) -> Any:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
     return jax.tree.map(one, shapes, where)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM end the run after the update that is going on; a second one at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def request(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

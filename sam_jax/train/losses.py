@@ -27,6 +27,9 @@ class LossOptions:
       focal_alpha: weight of foreground pixels in the focal loss, background has the rest; negative
         for none (paper: silent; SAM 2: 0.25).
       focal_gamma: how much pixels that are right already are discounted (paper: silent; SAM 2: 2).
+      others_weight: of the mean over all masks, where there are several, beside that of the least
+        loss, which has the rest (paper: 0). A little keeps the other masks from being of nothing
+        that anybody asked for, which matters where training is short.
       iou_of: whose predicted IoU is trained where there are several masks: that of the mask with
         the least loss, or of all (paper: silent; SAM 2 takes all).
     """
@@ -36,6 +39,7 @@ class LossOptions:
     iou_weight: float = 1.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    others_weight: float = 0.0
     iou_of: Literal["chosen", "all"] = "chosen"
 
 
@@ -91,12 +95,15 @@ def focal_loss(
     logits = logits.astype(jnp.float32)
     # The log-probability of being right, stable for logits of any size.
     right = jax.nn.log_sigmoid(jnp.where(target, logits, -logits))
+    if gamma == 0:
+        return _weighted(-right, target, alpha).mean(axis=(-2, -1))
     # Where it rounds to 0, so does the loss; a power below 1 has no slope there.
     wrong = jnp.maximum(-jnp.expm1(right), jnp.finfo(jnp.float32).tiny)
-    loss = -right * wrong**gamma
-    if alpha >= 0:
-        loss = loss * jnp.where(target, alpha, 1 - alpha)
-    return loss.mean(axis=(-2, -1))
+    return _weighted(-right * wrong**gamma, target, alpha).mean(axis=(-2, -1))
+
+
+def _weighted(loss: Array, target: Array, alpha: float) -> Array:
+    return loss * jnp.where(target, alpha, 1 - alpha) if alpha >= 0 else loss
 
 
 def dice_loss(
@@ -152,13 +159,18 @@ def combined(
     def chosen(values: Float[Array, "*objects M"]) -> Float[Array, "*objects"]:
         return jnp.take_along_axis(values, best, axis=-1)[..., 0]
 
+    def mixed(values: Float[Array, "*objects M"]) -> Float[Array, "*objects"]:
+        if options.others_weight == 0:
+            return chosen(values)
+        return chosen(values) + options.others_weight * (values.mean(axis=-1) - chosen(values))
+
     error = jnp.square(predicted_iou.astype(jnp.float32) - terms.iou)
     error = chosen(error) if options.iou_of == "chosen" else error.mean(axis=-1)
 
     def total(values: Float[Array, "*objects"]) -> Float[Array, ""]:
         return jnp.where(weights > 0, weights * values, 0.0).sum()
 
-    focal, dice, iou = total(chosen(terms.focal)), total(chosen(terms.dice)), total(error)
+    focal, dice, iou = total(mixed(terms.focal)), total(mixed(terms.dice)), total(error)
     weighted: Any = (
         options.focal_weight * focal + options.dice_weight * dice + options.iou_weight * iou
     )

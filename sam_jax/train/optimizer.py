@@ -1,4 +1,4 @@
-"""AdamW with the paper's schedule, layer-wise learning rates and frozen parameters.
+"""AdamW or Muon, with the paper's schedule, layer-wise learning rates and frozen parameters.
 
 Paths are those of the parameters, joined by slashes: `image_encoder/blocks_0/attn/qkv/kernel`.
 """
@@ -12,12 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from sam_jax.errors import InputError
 from sam_jax.types import Params
 
-_BLOCK = re.compile(r"^image_encoder/blocks_(\d+)/")
-_BELOW_BLOCKS = re.compile(r"^image_encoder/(patch_embed/|pos_embed$|cls_token$)")
+_BLOCK = re.compile(r"^image_encoder/(?:trunk/)?blocks_(\d+)/")
+_BELOW_BLOCKS = re.compile(
+    r"^image_encoder/(?:trunk/)?(patch_embed/|pos_embed(_window)?$|cls_token$"
+    # Of a hybrid encoder.
+    r"|stem_\d+/|conv_block_[48]/|norm_[48]/)"
+)
+
+# The size of an entry of Adam's update, as it is usually seen (Liu et al. 2025).
+_ADAM_SIZE = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,11 @@ class OptimizerOptions:
       weight_decay: of AdamW, times the learning rate.
       decay_all: weight decay for biases, norms, position tables and learned tokens too, which are
         left out otherwise (paper: silent; ViTDet-H decays all, SAM 2 neither biases nor norms).
+      rule: "adamw" (the paper's), or "muon": the momentum of every matrix is made orthogonal
+        before it is followed (Jordan et al. 2024), which learns in fewer steps from nothing; what
+        is no matrix stays with AdamW. Its steps are as long as AdamW's are (Liu et al. 2025,
+        arXiv 2502.16982), so one learning rate serves both.
+      momentum: of Muon.
       beta1: of AdamW.
       beta2: likewise.
       layer_decay: of the learning rate, for each block further from the decoder: block i of L has
@@ -52,6 +65,8 @@ class OptimizerOptions:
     decay_factor: float = 0.1
     weight_decay: float = 0.1
     decay_all: bool = False
+    rule: Literal["adamw", "muon"] = "adamw"
+    momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.999
     layer_decay: float = 0.8
@@ -130,10 +145,14 @@ def make_optimizer(
             updates,
         )
 
+    direction = optax.scale_by_adam(options.beta1, options.beta2)
+    if options.rule == "muon":
+        rules = {"matrix": _muon(options.momentum), "other": direction}
+        direction = optax.partition(rules, _matrices)
     clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
     rule = optax.chain(
         *clip,
-        optax.scale_by_adam(options.beta1, options.beta2),
+        direction,
         optax.add_decayed_weights(options.weight_decay, mask),
         optax.stateless(scaled),
         optax.scale_by_learning_rate(learning_rate(options)),
@@ -141,6 +160,46 @@ def make_optimizer(
     # Frozen parameters have no state: a fine-tuned decoder's optimiser is as small as the decoder.
     labels = jax.tree.map(lambda name: "frozen" if name in frozen else "trained", names)
     return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)
+
+
+def _matrices(tree: Any) -> Any:
+    """For each array, whether it is the kernel of a linear layer ("matrix") or not ("other").
+
+    A convolution is one over all its window's pixels, if the window has a middle: those without
+    are patch embeddings and transposed ones.
+    """
+
+    def kind(path: str, leaf: Any) -> str:
+        shape = np.shape(leaf)
+        convolution = len(shape) == 4 and shape[0] == shape[1] and shape[0] % 2 == 1
+        matrix = path.endswith("kernel") and (len(shape) == 2 or convolution)
+        return "matrix" if matrix else "other"
+
+    return jax.tree.map(kind, paths(tree), tree)
+
+
+def _muon(momentum: float) -> optax.GradientTransformation:
+    """Orthogonal updates whose entries are as large as Adam's: 0.2 in the mean square's root."""
+
+    def as_long_as_adams(updates: Any, params: Any = None) -> Any:
+        del params
+
+        def one(x: jax.Array) -> jax.Array:
+            return x * (_ADAM_SIZE * max(x.size // x.shape[-1], x.shape[-1]) ** 0.5)
+
+        return jax.tree.map(one, updates)
+
+    def in_and_out(tree: Any) -> Any:
+        def one(x: jax.Array) -> optax.contrib.MuonDimensionNumbers:
+            last = np.ndim(x) - 1
+            return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
+
+        return jax.tree.map(one, tree)
+
+    return optax.chain(
+        optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=in_and_out),
+        optax.stateless(as_long_as_adams),
+    )
 
 
 def paths(tree: Any) -> Any:

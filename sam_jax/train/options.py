@@ -6,6 +6,7 @@ from typing import Literal
 
 from sam_jax.configs import CONFIGS, SamConfig
 from sam_jax.data.scenes import SceneOptions
+from sam_jax.errors import InputError
 from sam_jax.lora import LoraOptions
 from sam_jax.train.interactive import InteractiveOptions
 from sam_jax.train.losses import LossOptions
@@ -70,7 +71,11 @@ class ArchitectureOptions:
     decoder_mlp_dim: int = 0
 
     def applied_to(self, config: SamConfig) -> SamConfig:
-        """The configuration with what is given in its place."""
+        """The configuration with what is given in its place.
+
+        Raises:
+          InputError: the model's encoder has no such part.
+        """
         given = {name: value for name, value in dataclasses.asdict(self).items() if value}
         if not given:
             return config
@@ -78,9 +83,15 @@ class ArchitectureOptions:
         changed = {name: given.pop(name) for name in outer if name in given}
         if "width" in given:
             given["embed_dim"] = given.pop("width")
+        parts = {field.name for field in dataclasses.fields(config.image_encoder)}
+        if unknown := sorted(given.keys() - parts):
+            raise InputError(
+                f"{config.name} has a hybrid image encoder, which has no "
+                f"{', '.join(unknown)}; take that out of [architecture]"
+            )
         encoder = dataclasses.replace(config.image_encoder, **given)
         config = dataclasses.replace(config, **changed)
-        side = config.image_size // encoder.patch_size
+        side = config.image_size // encoder.token_size
         encoder = dataclasses.replace(encoder, table_size_hw=(side, side))
         name = f"{config.name} of another size"
         return dataclasses.replace(config, name=name, image_encoder=encoder)
@@ -182,7 +193,10 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run: each attribute but the last is a table of its file."""
+    """One run: each attribute but the last two is a table of its file.
+
+    `single_first` and `detach_feedback` are those of `InteractiveOptions`.
+    """
 
     model: ModelOptions = field(default_factory=ModelOptions)
     architecture: ArchitectureOptions = field(default_factory=ArchitectureOptions)
@@ -193,6 +207,7 @@ class TrainConfig:
     losses: LossOptions = field(default_factory=LossOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    single_first: bool = False
     detach_feedback: bool = False
 
     @property
@@ -203,4 +218,6 @@ class TrainConfig:
     @property
     def interaction(self) -> InteractiveOptions:
         """The passes of interactive training."""
-        return InteractiveOptions(self.simulation, self.losses, self.detach_feedback)
+        return InteractiveOptions(
+            self.simulation, self.losses, self.single_first, self.detach_feedback
+        )

@@ -11,6 +11,7 @@ the one before is used.
 
 import json
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,8 @@ class RunCheckpoints:
         )
         self._unsealed: int | None = None
         # What fails in Orbax's threads fails in `wait` too: each of them need not tell it.
-        logging.getLogger("absl").addFilter(_not_of_orbax)
+        for logger in _LOGGERS:
+            logger.addFilter(_not_of_orbax)
 
     def save(self, step: int, state: Any, data_state: list[dict[str, Any]]) -> None:
         """Begins to write a checkpoint; the arrays may be donated as soon as this returns.
@@ -86,7 +88,8 @@ class RunCheckpoints:
         """Waits, and ends the background threads."""
         self.wait()
         self._manager.close()
-        logging.getLogger("absl").removeFilter(_not_of_orbax)
+        for logger in _LOGGERS:
+            logger.removeFilter(_not_of_orbax)
 
     def restore(
         self, shapes: Any
@@ -168,5 +171,11 @@ class RunCheckpoints:
             return False
 
 
+# asyncio tells what failed in a task that nobody waited for, because another had failed before it.
+_LOGGERS = [logging.getLogger("absl"), logging.getLogger("asyncio")]
+
+
 def _not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
+    frames = traceback.walk_tb(record.exc_info[2]) if record.exc_info else ()
+    paths = [record.pathname, *(frame.f_code.co_filename for frame, _ in frames)]
+    return not any("orbax" in Path(path).parts for path in paths)

@@ -36,6 +36,8 @@ class SimulationOptions:
         clamped to the limit, as in Meta's later code; "uniform" reaches to the least of
         `box_noise` and the limit on either side, as in SAM 2.
       correction_points: how many points follow the first prompt (paper: 8).
+      mask_only_passes: how many passes have no new point (paper: 2, one at a random place and one
+        at the end; SAM 2: 0). With 1 it is the one at the end.
     """
 
     box_probability: float = 0.5
@@ -43,6 +45,7 @@ class SimulationOptions:
     max_box_noise: float = 20.0
     box_noise_kind: Literal["gaussian", "uniform"] = "gaussian"
     correction_points: int = 8
+    mask_only_passes: Literal[0, 1, 2] = 2
 
 
 def random_pixel(key: PRNGKeyArray, region: Bool[Array, "height width"]) -> Float[Array, " 2"]:

@@ -64,7 +64,7 @@ def embedded_loss(model: Sam, options: InteractiveOptions) -> Loss:
         pass_keys = jax.vmap(jax.random.split)(keys)[:, 1]
 
         def of_image(embedding, size_hw, masks, weights, key):
-            def decode(prompts: Prompts, multimask: bool, key: PRNGKeyArray) -> Any:
+            def decode(prompts: Prompts, multimask: bool | None, key: PRNGKeyArray) -> Any:
                 inputs = jax.tree.map(lambda x: x[None], (embedding, prompts))
                 decoded = model.apply(
                     variables, *inputs, multimask, rngs={"dropout": key}, method="decode"

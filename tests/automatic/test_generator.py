@@ -1,4 +1,4 @@
-"""`Segmenter.generate` with the model in the package: options, reports, tiles, embeddings."""
+"""`Segmenter.generate` with a small trained model: options, reports, tiles, embeddings."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from small_vit import SMALL_VIT_CHECKPOINT
 
 from sam_jax import InputError, Segmenter, load_checkpoint, read_image
 from sam_jax.automatic.generator import near_crop_edge
 from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle
 from sam_jax.models.sam import variable_shapes
-from sam_jax.registry import checkpoint_path
 
 PHOTO = "examples/photos/coffee.jpg"
 LOOSE = {
@@ -26,7 +26,7 @@ LOOSE = {
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return Segmenter.load("tiny")
+    return Segmenter.load(SMALL_VIT_CHECKPOINT)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_mask_at_a_crops_edge_is_dropped_unless_the_image_ends_there():
 
 
 def test_a_checkpoint_brings_values_along_and_a_call_replaces_them(segmenter, embedding):
-    known = load_checkpoint(checkpoint_path("tiny")).generate
+    known = load_checkpoint(SMALL_VIT_CHECKPOINT).generate
     assert known["pred_iou_thresh"] < 0.88
     # With the released defaults, which are for another model, nothing would be left.
     records = segmenter.generate(embedding, points_per_side=8, output_mode="coco_rle")

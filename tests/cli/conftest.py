@@ -9,9 +9,11 @@ from click.testing import CliRunner
 from generated_folder import ARGS, snapshot
 from PIL import Image
 
+from sam_jax import registry
 from sam_jax.checkpoints import save_checkpoint
 from sam_jax.cli.main import main
 from sam_jax.configs import TEST
+from sam_jax.files import file_sha256
 from sam_jax.models.sam import variable_shapes
 
 
@@ -38,6 +40,18 @@ def other_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoints") / "second"
     save_checkpoint(path, TEST, random_variables(1))
     return path
+
+
+@pytest.fixture
+def shipped(checkpoint, monkeypatch):
+    """The small checkpoint passes for the model in the package."""
+    weights = checkpoint.parent
+    files = [file for file in checkpoint.rglob("*") if file.is_file()]
+    lines = [f"{file_sha256(file)}  {file.relative_to(weights).as_posix()}\n" for file in files]
+    (weights / "SHA256SUMS").write_text("".join(lines))
+    monkeypatch.setattr(registry, "DEFAULT_CHECKPOINT", checkpoint.name)
+    monkeypatch.setattr(registry, "_SHIPPED", weights)
+    return checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -5,16 +5,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from generated_folder import snapshot
 
 import convert.verify
 from convert.verify import StageError
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints import load_checkpoint, save_checkpoint
 from sam_jax.cli.info import count_parameters
 from sam_jax.cli.main import main
-from sam_jax.configs import CONFIGS, TEST
+from sam_jax.configs import CONFIGS, TEST, TINY
+from sam_jax.models.sam import variable_shapes
 
 
 @pytest.fixture
@@ -144,6 +147,43 @@ def leaves(tree):
             yield from leaves(branch)
     else:
         yield tree
+
+
+@pytest.fixture
+def hybrid():
+    """A checkpoint of the shipped architecture, which the original code lacks."""
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape, np.float32), variable_shapes(TINY)
+    )
+    return save_checkpoint("hybrid", TINY, variables)
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--verify"]])
+def test_a_model_that_the_original_lacks_has_no_pytorch_file(run, hybrid, options, monkeypatch):
+    find_spec, references = importlib.util.find_spec, {"torch", "segment_anything"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name in references or find_spec(name)
+    )
+    Path("taken.pth").write_text("mine")
+    before = snapshot(Path())
+    for destination in ("out.pth", *(["taken.pth"] if "--overwrite" in options else [])):
+        line = run.refused("convert", "hybrid", destination, *options)
+        assert line == (
+            "tiny has an image encoder of our own, which the original code cannot run: there is no "
+            "PyTorch file of it"
+        )
+    assert snapshot(Path()) == before
+
+
+def test_info_describes_a_hybrid_model(run, hybrid):
+    lines = run("info", "hybrid").stdout.splitlines()
+    assert "model        Segment Anything (SAM 1), tiny" in lines
+    assert f"fingerprint  {hybrid.fingerprint}" in lines
+    assert "  image_encoder.stem_dims: [16, 48, 96]" in lines
+    assert not any("window_size" in line for line in lines)
+    counts = count_parameters(TINY)
+    assert f"parameters   {sum(counts.values()):,}" in lines
 
 
 def test_info_describes_a_pytorch_file_and_writes_nothing(run, checkpoint, torch_file):

@@ -34,6 +34,14 @@ def outputs():
     return sorted(path.name for path in Path("out").iterdir() if path.name != EMBEDDINGS_INDEX)
 
 
+def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, shipped):
+    result = run("encode", "photo.png", "--output", "out")
+    (notice,) = [line for line in result.stderr.splitlines() if "built-in model" in line]
+    assert "sam-jax download vit_b" in notice
+    embedding = ImageEmbedding.load("out/photo.png.npz")
+    assert embedding.fingerprint == Segmenter.load(shipped).fingerprint
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_every_image_of_a_folder_is_encoded(run, photos, checkpoint, batch_size):
     args = ("--checkpoint", checkpoint, "--batch-size", batch_size)

@@ -83,6 +83,8 @@ def test_the_small_model_on_two_pictures(run, dataset):
         *("--baseline", "flood-fill", "--baseline", "filled-box"),
     )  # fmt: skip
     assert "4 objects in 2 images" in result.stdout
+    (notice,) = [line for line in result.stderr.splitlines() if "built-in model" in line]
+    assert "'tiny'" in notice and "sam-jax download vit_b" in notice
     assert "1 images left out: 1 broken image; sa_3.png" in result.stderr
     # Of the damaged one nothing is known.
     assert "2 objects left out for their area" in result.stderr

@@ -133,7 +133,7 @@ def test_every_option_of_the_generator_can_be_typed(monkeypatch, checkpoint):
         "max_mask_area_ratio": 0.75, "nms": "mask", "max_masks": 9, "tile_overlap": 0.125,
     }  # fmt: skip
     known = {field.name for field in fields(GenerateOptions)}
-    assert set(typed) | {"tile_size", "point_grids"} == known
+    assert set(typed) | {"tile_size", "point_grids", "use_m2m"} == known
     assert generation_options.PRESET_NAMES == tuple(PRESETS)
     chosen = {}
 
@@ -158,10 +158,11 @@ def test_every_option_of_the_generator_can_be_typed(monkeypatch, checkpoint):
 
 def test_help_says_what_raising_each_knob_does(run):
     text = " ".join(run("generate", "--help").stdout.split())
-    options = re.findall(r"--([a-z-]+)(?: \S+)? ", text)
+    options = re.findall(r"--([a-z0-9-]+)(?: \S+)? ", text)
     for field in fields(GenerateOptions):
         assert field.name == "point_grids" or field.name.replace("_", "-") in options
-    assert text.count("Raising it") >= len(fields(GenerateOptions)) - 2
+    # Neither a grid of one's own nor a switch can be raised.
+    assert text.count("Raising it") >= len(fields(GenerateOptions)) - 3
 
 
 @pytest.mark.parametrize(
@@ -323,10 +324,6 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_with_130(checkpoint, photos, mon
     assert names() == ["a.json", "b.json"]
 
 
-def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, checkpoint, monkeypatch):
-    from sam_jax import registry
-
-    monkeypatch.setattr(registry, "DEFAULT_CHECKPOINT", checkpoint.name)
-    monkeypatch.setattr(registry, "_SHIPPED", checkpoint.parent)
+def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, shipped):
     result = run("generate", "photo.png", *ARGS)
     assert "small built-in model" in result.stderr

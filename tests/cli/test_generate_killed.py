@@ -34,9 +34,12 @@ def photos(folder):
 
 @pytest.fixture
 def start(checkpoint):
-    """Starts the command in a process of its own; programs are compiled once for all of them."""
+    """Starts the command in a process of its own; programs are compiled once for all of them.
+
+    Not in the folder that all tests share: what ends while it is written there would stay.
+    """
     environment = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
         "PYTHONPATH": str(ROOT),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

@@ -49,7 +49,7 @@ def test_help_and_version_answer_without_jax(run):
 
 def test_every_command_of_the_contract_is_there_and_no_stub(run):
     expected = {"segment", "generate", "encode", "convert", "download", "info", "bench"}
-    expected |= {"train", "pretrain", "merge", "evaluate"}
+    expected |= {"train", "pretrain", "merge", "evaluate", "evaluate-video", "track"}
     assert set(main.commands) == expected
     assert run().stdout == run("--help").stdout
     for name in main.commands:

@@ -272,13 +272,11 @@ def test_bad_checkpoints_are_refused(run, checkpoint, folder):
     assert not OUT.exists()
 
 
-def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, checkpoint, monkeypatch):
-    monkeypatch.setattr(registry, "DEFAULT_CHECKPOINT", checkpoint.name)
-    monkeypatch.setattr(registry, "_SHIPPED", checkpoint.parent)
+def test_without_a_checkpoint_the_small_one_is_used_and_said_so(run, shipped, monkeypatch):
     result = run("segment", "photo.png", "--point", "30,20")
     (line,) = result.stderr.splitlines()
     assert "small built-in model" in line and "sam-jax download vit_b" in line
-    monkeypatch.setattr(registry, "_SHIPPED", checkpoint.parent / "nowhere")
+    monkeypatch.setattr(registry, "_SHIPPED", shipped.parent / "nowhere")
     assert "sam-jax download vit_b" in run.refused("segment", "photo.png", "--point", "30,20")
 
 

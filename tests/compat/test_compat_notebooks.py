@@ -139,6 +139,7 @@ def more_masks_from_crops(sam, checkpoint, photo):
     return generator.generate(photo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example, at_least", [(masks_by_default, 10), (more_masks_from_crops, 10)])
 def test_the_generators_notebook(theirs, ours, sparse_pth, small_chelsea, example, at_least):
     expected = example(theirs, sparse_pth, small_chelsea)

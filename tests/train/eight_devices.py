@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_hybrid import SMALL_HYBRID
 
 from sam_jax import InputError
 from sam_jax.configs import TEST
@@ -25,6 +26,7 @@ from sam_jax.train.tune import FROZEN, divide, tuned_loss
 
 CONFIG = replace(TEST, name="small", image_size=64, decoder_depth=1)
 DEPTH = CONFIG.image_encoder.depth
+assert DEPTH == SMALL_HYBRID.image_encoder.depth
 B, P = 8, 2
 OPTIONS = InteractiveOptions(SimulationOptions(correction_points=1))
 
@@ -52,16 +54,16 @@ def batch():
     )
 
 
-def prepared(sizes, accumulate=1):
+def prepared(sizes, accumulate=1, config=CONFIG):
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     model = Sam(
-        CONFIG,
+        config,
         remat=True,
         drop_path=0.5,
         decoder_dropout=0.2,
         model_axis=MODEL if sizes[1] > 1 else None,
     )
-    variables = split_heads(CONFIG, random_variables(CONFIG, seed=1))
+    variables = split_heads(config, random_variables(config, seed=1))
     # Adam makes steps of one size from gradients that rounding alone tells from zero: small ones,
     # lest the second update be another because of them.
     options = OptimizerOptions(warmup_steps=0, learning_rate=1e-9)
@@ -71,8 +73,8 @@ def prepared(sizes, accumulate=1):
     return placement.compile_update(update, state, mesh), state, mesh
 
 
-def run(sizes, batch, accumulate=1):
-    update, state, mesh = prepared(sizes, accumulate)
+def run(sizes, batch, accumulate=1, config=CONFIG):
+    update, state, mesh = prepared(sizes, accumulate, config)
     state = jax.device_put(state, placement.state_shardings(state, mesh))
     placed = jax.device_put(batch, placement.batch_sharding(mesh))
     compiled = update.lower(state, placed).compile()
@@ -89,7 +91,20 @@ def single(batch):
 @pytest.mark.parametrize("sizes, accumulate", [((8, 1), 1), ((2, 2), 2)])
 def test_any_mesh_makes_the_same_update(sizes, accumulate, single, batch):
     state, metrics, text = run(sizes, batch, accumulate)
-    expected, expected_metrics, _ = single
+    assert_same_update((state, metrics), single)
+    if sizes == (8, 1):
+        only_gathers_and_sums(text, state.params, make_mesh(*sizes))
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (2, 2)])
+def test_a_hybrid_model_makes_the_same_update_over_any_mesh(sizes, batch):
+    assert_same_update(
+        run(sizes, batch, config=SMALL_HYBRID), run((1, 1), batch, config=SMALL_HYBRID)
+    )
+
+
+def assert_same_update(found, single):
+    (state, metrics), (expected, expected_metrics) = found[:2], single[:2]
     for name in ("loss", "gradient_norm", "focal", "dice", "iou_error"):
         # Sums of float32 in another order.
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-4, err_msg=name)
@@ -100,8 +115,6 @@ def test_any_mesh_makes_the_same_update(sizes, accumulate, single, batch):
     for one, other in zip(moments, wanted, strict=True):
         # Gradients and their squares; likewise.
         np.testing.assert_allclose(one, other, atol=1e-4 * largest)
-    if sizes == (8, 1):
-        only_gathers_and_sums(text, state.params, make_mesh(*sizes))
 
 
 def only_gathers_and_sums(text, params, mesh):

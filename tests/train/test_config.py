@@ -1,11 +1,12 @@
 """Configuration files: strict, with the paper's numbers in the recipes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from sam_jax import InputError
-from sam_jax.configs import VIT_B, ImageEncoderConfig
+from sam_jax.configs import TINY, VIT_B, ImageEncoderConfig
 from sam_jax.train.config import config_from_values, differences, read_values
 from sam_jax.train.pretrain import pretrain_config
 
@@ -173,3 +174,47 @@ def test_another_size_of_a_model():
     assert read("vit_b").sam == VIT_B
     with pytest.raises(InputError, match="architecture: global_attention_indexes must be below"):
         read("vit_b", "architecture.depth=4")
+
+
+def test_another_size_of_a_hybrid_model():
+    config = read(
+        *("vit_b", "model.name=tiny", "architecture.width=64", "architecture.depth=4"),
+        *("architecture.image_size=128", "architecture.mlp_dim=128", "architecture.embed_dim=64"),
+    ).sam
+    expected = replace(TINY.image_encoder, embed_dim=64, depth=4, mlp_dim=128, table_size_hw=(8, 8))
+    assert config.image_encoder == expected
+    assert config == replace(
+        TINY, name="tiny of another size", image_encoder=expected, image_size=128, embed_dim=64
+    )
+    assert read("vit_b", "model.name=tiny").sam == TINY
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["patch_size=8"], "tiny has a hybrid image encoder, which has no patch_size; take that"),
+        (
+            ["window_size=8", "global_attention_indexes=[1]", "depth=4"],
+            "which has no global_attention_indexes, window_size; take that out of .architecture.$",
+        ),
+        (["image_size=100"], "architecture: image_size must be a multiple of patch_size"),
+        (["width=190"], "architecture: num_heads must divide"),
+    ],
+)
+def test_what_a_hybrid_model_lacks_or_cannot_be_is_refused_in_one_line(changes, message):
+    with pytest.raises(InputError, match=message) as error:
+        read("vit_b", "model.name=tiny", *(f"architecture.{change}" for change in changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_hybrid_model_starts_from_no_masked_autoencoder():
+    with pytest.raises(InputError, match="^model.mae is for models with a plain ViT; tiny has no"):
+        read("vit_b", "model.name=tiny", "model.mae=x")
+
+
+@pytest.mark.parametrize(
+    "name", ["learn_scenes", "tiny/1_first_prompts", "tiny/2_corrections", "tiny/3_larger_pictures"]
+)
+def test_the_examples_are_configurations(name):
+    path = Path(__file__).parents[2] / "examples" / f"{name}.toml"
+    assert config_from_values(read_values(str(path))).data.path == "scenes"

@@ -10,6 +10,9 @@ import pytest
 from sam_jax.train.interactive import InteractiveOptions, interact
 from sam_jax.train.simulation import SimulationOptions
 
+# What is noted and what is computed with agree to the last bit.
+pytestmark = pytest.mark.optimised
+
 P, SIDE, LOW = 3, 16, 4
 WHOLE = jnp.array([SIDE, 2 * SIDE])
 
@@ -131,6 +134,14 @@ def test_fewer_points_make_fewer_passes(targets, points):
     assert jax.eval_shape(iou, jax.random.key(0)).shape == (points + 3,)
 
 
+@pytest.mark.parametrize("without", [0, 1, 2])
+def test_passes_without_a_point_are_as_many_as_asked_for(targets, without):
+    options = InteractiveOptions(SimulationOptions(correction_points=3, mask_only_passes=without))
+    decode = Recorder()
+    result = interact(decode, targets, jnp.ones(P), WHOLE, jax.random.key(0), options)
+    assert result.iou.shape == (4 + without,)
+
+
 def test_gradients_go_through_the_fed_back_logits_unless_detached(targets):
     @partial(jax.jit, static_argnums=1)
     def total(scale, detach):
@@ -171,3 +182,27 @@ def test_what_is_predicted_in_the_padding_is_neither_clicked_nor_counted(run, ta
     # The same logits, compared with more than the image.
     other, _ = run(inside)
     assert (result.iou[0] >= other.iou[0]).all() and result.iou[0] != other.iou[0]
+
+
+def test_the_single_mask_is_trained_on_the_first_prompt_if_wanted(targets):
+    """Its logits have a gradient then, and what is shown and given back stays one of the three."""
+
+    def total(single, three, single_first):
+        def decode(prompts, multimask, key):
+            of_all = jnp.concatenate([jnp.full((P, 1), single), jnp.full((P, 3), three)], axis=1)
+            logits = jnp.broadcast_to(of_all[..., None, None], (P, 4, LOW, LOW))
+            # The single one is the surest.
+            scores = jnp.zeros((P, 4)).at[:, 0].set(1.0)
+            wanted = {None: slice(None), True: slice(1, None), False: slice(0, 1)}[multimask]
+            return logits[:, wanted], scores[:, wanted]
+
+        simulation = SimulationOptions(correction_points=0, mask_only_passes=0)
+        options = InteractiveOptions(simulation, single_first=single_first)
+        done = interact(decode, targets, jnp.ones(P), WHOLE, jax.random.key(0), options)
+        return done.losses.total, done.iou
+
+    assert jax.grad(total, has_aux=True)(0.5, 0.5, False)[0] == 0
+    assert jax.grad(total, has_aux=True)(0.5, 0.5, True)[0] != 0
+    # The three fill the frame with what is none, the single one with what is object.
+    _, iou = total(1.0, -1.0, True)
+    assert iou[0] == 0

@@ -33,7 +33,9 @@ def both(ours, theirs, logits, target):
     return (value, gradient), (expected.item(), x.grad.numpy())
 
 
-@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (-1.0, 2.0), (0.6, 0.5)])
+@pytest.mark.parametrize(
+    "alpha, gamma", [(0.25, 2.0), (-1.0, 2.0), (0.6, 0.5), (0.25, 0.0), (-1.0, 0.0)]
+)
 def test_the_focal_loss_is_the_one_of_its_paper(masks, alpha, gamma):
     logits, target = masks
 
@@ -142,3 +144,19 @@ def test_padding_objects_change_neither_values_nor_gradients(masks):
     np.testing.assert_allclose(padded, value, rtol=1e-6)
     np.testing.assert_allclose(padded_gradient[:, :3], gradient, rtol=1e-6)
     np.testing.assert_array_equal(padded_gradient[:, 3:], 0)
+
+
+def test_the_other_masks_have_their_share_of_the_loss_where_they_are_given_one(masks):
+    logits, target = masks
+    terms = mask_terms(jnp.asarray(logits), jnp.asarray(target), LossOptions())
+    weights = jnp.ones(logits.shape[:2])
+    predicted = jnp.zeros(logits.shape[:3])
+
+    def found(share):
+        return combined(terms, predicted, weights, LossOptions(others_weight=share))
+
+    least, mixed, mean = found(0.0), found(0.3), found(1.0)
+    np.testing.assert_allclose(mean.dice, terms.dice.mean(axis=-1).sum(), rtol=1e-6)
+    np.testing.assert_allclose(mixed.dice, 0.7 * least.dice + 0.3 * mean.dice, rtol=1e-6)
+    np.testing.assert_allclose(mixed.focal, 0.7 * least.focal + 0.3 * mean.focal, rtol=1e-6)
+    assert mean.dice > least.dice

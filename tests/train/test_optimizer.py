@@ -51,6 +51,12 @@ def test_a_cosine_ends_at_zero():
         ("image_encoder/patch_embed/kernel", 33),
         ("image_encoder/pos_embed", 33),
         ("image_encoder/blocks_0/attn/qkv/kernel", 32),
+        ("image_encoder/stem_16/kernel", 33),
+        ("image_encoder/conv_block_4/norm/scale", 33),
+        ("image_encoder/norm_8/bias", 33),
+        ("image_encoder/norm_16/bias", 0),
+        ("image_encoder/conv_block_up/conv1/kernel", 0),
+        ("image_encoder/detail_2/kernel", 0),
         ("image_encoder/blocks_31/norm2/scale", 1),
         ("image_encoder/neck/conv1/kernel", 0),
         ("mask_decoder/iou_token", 0),
@@ -104,6 +110,47 @@ def test_updates_are_torchs_adamw_with_a_learning_rate_for_each_layer():
     for ours, tensor in zip(jax.tree.leaves(params), tensors, strict=True):
         # Four updates of float32.
         np.testing.assert_allclose(ours, tensor.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adamw():
+    rng = np.random.default_rng(0)
+    shape = (6, 4)
+    params = {
+        "a": {"kernel": jnp.zeros(shape), "bias": jnp.zeros(4)},
+        "conv": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.zeros(4)},
+        "pointwise": {"kernel": jnp.zeros((1, 1, 5, 3))},
+        # What has no pixel in the middle of its window, and what is no single matrix.
+        "patch_embed": {"kernel": jnp.zeros((4, 4, 3, 5))},
+        "upscale": {"kernel": jnp.zeros((3, 2, 2, 4))},
+        "oblong": {"kernel": jnp.zeros((3, 1, 2, 4))},
+        "stack": {"kernel": jnp.zeros((3, 3, 4))},
+        "pos_embed": jnp.zeros((3, 3, 4)),
+        "frozen": {"kernel": jnp.zeros(shape)},
+    }
+    options = OptimizerOptions(
+        rule="muon", learning_rate=0.1, warmup_steps=0, weight_decay=0.0, frozen=("^frozen",)
+    )
+    optimizer = make_optimizer(options, params, depth=2)
+    grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    # A convolution is a matrix over all pixels of its window and channels.
+    for part, (rows, columns) in {"a": shape, "conv": (18, 4), "pointwise": (5, 3)}.items():
+        # Newton-Schulz's five steps bring singular values near 1, not to it; the length is Adam's.
+        matrix = updates[part]["kernel"].reshape(rows, columns)
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        expected = 0.1 * 0.2 * max(rows, columns) ** 0.5
+        assert (0.6 * expected < singular).all() and (singular < 1.3 * expected).all()
+        # It keeps the gradient's directions, and turns none around.
+        product = -grads[part]["kernel"].reshape(rows, columns).T @ matrix
+        np.testing.assert_allclose(product, product.T, atol=1e-4)
+        assert (np.linalg.eigvalsh(product) > 0).all()
+    # Adam's first update is the gradient's sign.
+    others = [("a", "bias"), ("conv", "bias")]
+    others += [(part, "kernel") for part in ("patch_embed", "upscale", "oblong", "stack")]
+    pairs = [(updates[part][name], grads[part][name]) for part, name in others]
+    for update, grad in [*pairs, (updates["pos_embed"], grads["pos_embed"])]:
+        np.testing.assert_allclose(update, -0.1 * np.sign(grad), rtol=1e-3)
+    assert not np.any(updates["frozen"]["kernel"])
 
 
 def test_frozen_parameters_stay_and_cost_no_state():
