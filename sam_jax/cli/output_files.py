@@ -6,13 +6,26 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sam_jax.errors import InputError
 
+
+class _NamedPath(click.Path):
+    """A path that is not empty: that would be the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 # What reads or writes it says what is wrong with it; click would know only whether it is readable.
-FILE = click.Path(path_type=Path, readable=False)
+FILE = _NamedPath(path_type=Path, readable=False)
 
 
 def check_output_folder(folder: Path) -> None:

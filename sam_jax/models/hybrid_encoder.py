@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.configs import HybridEncoderConfig
-from sam_jax.models.image_encoder import Block, Neck
+from sam_jax.models.image_encoder import Neck, TransformerEncoder
 from sam_jax.models.layers import Dense, LayerNorm, Upscale, gelu
-from sam_jax.ops.resample import resize_position_grid
 
 
 class ConvBlock(nn.Module):
@@ -34,26 +32,11 @@ class ConvBlock(nn.Module):
         return x + nn.Conv(channel, (3, 3), dtype=self.dtype, kernel_init=zeros, name="conv2")(out)
 
 
-class HybridEncoder(nn.Module):
+class HybridEncoder(TransformerEncoder):
     """Normalised images to embeddings at 1/8 of their resolution, with details of 1/4 and 1/2.
 
-    Attributes:
-      config: widths and depth.
-      features: channels of the embedding, besides details.
-      dtype: compute type; parameters stay float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
-      attention: its implementation, see `ops.attention.grid_attention`; None chooses by platform.
-      model_axis: the axis of a device mesh over which heads and MLP are divided, see `Sam`.
-      drop_path: see `image_encoder.ImageEncoder`.
+    Its `config` is a `HybridEncoderConfig`; `features` are those of the embedding, besides details.
     """
-
-    config: HybridEncoderConfig
-    features: int
-    dtype: Any = jnp.float32
-    remat: bool = False
-    attention: str | None = None
-    model_axis: str | None = None
-    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
@@ -94,7 +77,7 @@ class HybridEncoder(nn.Module):
         at_eighth = halved(norm(at_quarter, "norm_4"), eighth, "stem_8")
         at_eighth = ConvBlock(self.dtype, name="conv_block_8")(at_eighth)
         x = halved(norm(at_eighth, "norm_8"), config.embed_dim, "stem_16")
-        x = self._blocks(x, draws)
+        x = self.transform(x, draws, [0] * config.depth)
 
         height, width = at_eighth.shape[1:3]
         x = Upscale(eighth, self.dtype, name="upscale")(norm(x, "norm_16"))
@@ -104,24 +87,6 @@ class HybridEncoder(nn.Module):
         at_quarter = Dense(self.features // 4, self.dtype, name="detail_4")(at_quarter)
         at_half = Dense(self.features // 8, self.dtype, name="detail_2")(at_half)
         return jnp.concatenate([x, _in_blocks(at_quarter, 1), _in_blocks(at_half, 2)], axis=-1)
-
-    def _blocks(self, x: Array, draws: Array | None) -> Array:
-        config = self.config
-        table = self.param(
-            "pos_embed",
-            nn.initializers.truncated_normal(0.02),
-            (*config.table_size_hw, config.embed_dim),
-            jnp.float32,
-        )
-        positions = resize_position_grid(jnp.asarray(table), (x.shape[1], x.shape[2]))
-        x = x + positions.astype(self.dtype)
-        block_class = nn.remat(Block) if self.remat else Block
-        for i in range(config.depth):
-            drop_path = self.drop_path * i / max(config.depth - 1, 1)
-            options = (self.dtype, self.attention, self.model_axis, drop_path)
-            block = block_class(config, 0, *options, name=f"blocks_{i}")
-            x = block(x, None if draws is None else draws[:, i])
-        return x
 
 
 def _joined(x: Float[Array, "B h w 2 2 C"]) -> Float[Array, "B two_h two_w C"]:

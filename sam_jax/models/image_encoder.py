@@ -1,6 +1,6 @@
 """The image encoder: a plain ViT with windowed and global attention (ViTDet; SAM section A.5)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -166,11 +166,11 @@ class Neck(nn.Module):
         return x
 
 
-class ImageEncoder(nn.Module):
-    """Normalised images to embeddings at 1/16 of their resolution.
+class TransformerEncoder(nn.Module):
+    """What encoders with transformer blocks share: their options, positions and the blocks.
 
     Attributes:
-      config: the ViT.
+      config: widths and depth.
       features: channels of the embedding.
       dtype: compute type; parameters stay float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
@@ -180,13 +180,46 @@ class ImageEncoder(nn.Module):
         grows linearly from 0 in the first block (ViTDet).
     """
 
-    config: ImageEncoderConfig
+    config: Any
     features: int
     dtype: Any = jnp.float32
     remat: bool = False
     attention: str | None = None
     model_axis: str | None = None
     drop_path: float = 0.0
+
+    def transform(
+        self,
+        x: Float[Array, "batch grid_height grid_width channel"],
+        draws: Float[Array, "batch depth 2"] | None,
+        windows: Sequence[int],
+    ) -> Float[Array, "batch grid_height grid_width channel"]:
+        """Adds positions and applies the blocks, inside a compact method.
+
+        Args:
+          x: patches.
+          draws: see `ImageEncoder`.
+          windows: of each block, the side of its windows; 0 for attention to everything.
+        """
+        table = self.param(
+            "pos_embed",
+            nn.initializers.truncated_normal(0.02),
+            (*self.config.table_size_hw, self.config.embed_dim),
+            jnp.float32,
+        )
+        positions = resize_position_grid(jnp.asarray(table), (x.shape[1], x.shape[2]))
+        x = x + positions.astype(self.dtype)
+        block_class = nn.remat(Block) if self.remat else Block
+        for i, window in enumerate(windows):
+            drop_path = self.drop_path * i / max(len(windows) - 1, 1)
+            options = (self.dtype, self.attention, self.model_axis, drop_path)
+            block = block_class(self.config, window, *options, name=f"blocks_{i}")
+            x = block(x, None if draws is None else draws[:, i])
+        return x
+
+
+class ImageEncoder(TransformerEncoder):
+    """Normalised images to embeddings at 1/16 of their resolution; its `config` is a ViT's."""
 
     @nn.compact
     def __call__(
@@ -212,20 +245,9 @@ class ImageEncoder(nn.Module):
                 f"not {images.shape[1]}x{images.shape[2]}"
             )
         x = PatchEmbed(config.embed_dim, patch, self.dtype, name="patch_embed")(images)
-        table = self.param(
-            "pos_embed",
-            nn.initializers.truncated_normal(0.02),
-            (*config.table_size_hw, config.embed_dim),
-            jnp.float32,
-        )
-        x = x + resize_position_grid(jnp.asarray(table), (x.shape[1], x.shape[2])).astype(
-            self.dtype
-        )
-        block_class = nn.remat(Block) if self.remat else Block
-        for i in range(config.depth):
-            window = 0 if i in config.global_attention_indexes else config.window_size
-            drop_path = self.drop_path * i / max(config.depth - 1, 1)
-            options = (self.dtype, self.attention, self.model_axis, drop_path)
-            block = block_class(config, window, *options, name=f"blocks_{i}")
-            x = block(x, None if draws is None else draws[:, i])
+        windows = [
+            0 if i in config.global_attention_indexes else config.window_size
+            for i in range(config.depth)
+        ]
+        x = self.transform(x, draws, windows)
         return Neck(self.features, self.dtype, name="neck")(x)

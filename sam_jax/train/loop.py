@@ -153,8 +153,16 @@ def _run_job(
     log = RunLog(folder, first, optimizer_options.steps, echo)
     loop = _Loop(job, options, update, checkpoints, log, mesh, folder)
     rate = learning_rate(optimizer_options)
-    with stop_requests() as stop:
-        state = loop.run(state, first, optimizer_options.steps, rate, stop)
+    try:
+        with stop_requests() as stop:
+            state = loop.run(state, first, optimizer_options.steps, rate, stop)
+    except BaseException:
+        # Nothing is written any more when the caller learns of it: it may start the run again. What
+        # goes wrong with that is no news to one who is told of another fault, or of the same.
+        with suppress(InputError):
+            checkpoints.wait()
+        log.close()
+        raise
     log.close()
     checkpoints.close()
     model = folder / "model"
@@ -200,8 +208,7 @@ class _Loop:
                 self.checkpoints.save(step, state, _of_all(self.job.batches.get_state()))
             self.checkpoints.poll()
             if stopping and step < total:
-                self.checkpoints.close()
-                self.log.close()
+                self.checkpoints.wait()
                 raise KeyboardInterrupt
         return state
 

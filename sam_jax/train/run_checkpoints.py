@@ -78,18 +78,24 @@ class RunCheckpoints:
         Raises:
           InputError: that failed; what was sealed before is as it was.
         """
+        unsealed, self._unsealed = self._unsealed, None  # what failed is not sealed another time
         with self._writing():
             self._manager.wait_until_finished()
-            if self._unsealed is not None and jax.process_index() == 0:
-                self._seal(self._unsealed)
-        self._unsealed = None
+            if unsealed is not None and jax.process_index() == 0:
+                self._seal(unsealed)
 
     def close(self) -> None:
-        """Waits, and ends the background threads."""
-        self.wait()
-        self._manager.close()
-        for logger in _LOGGERS:
-            logger.removeFilter(_not_of_orbax)
+        """Waits, and ends the background threads.
+
+        Raises:
+          InputError: see `wait`.
+        """
+        try:
+            self.wait()
+            self._manager.close()
+        finally:
+            for logger in _LOGGERS:
+                logger.removeFilter(_not_of_orbax)
 
     def restore(
         self, shapes: Any

@@ -100,6 +100,8 @@ def open_video(source: object) -> VideoSource:
         a frame is damaged or has another size, with its index.
     """
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):  # which would be the current folder
+            raise InputError("the video's path is empty; give a video file or a folder of pictures")
         path = Path(source)
         if _is_dir(path):
             pictures = in_order(list_images(path))

@@ -38,10 +38,12 @@ class EncodedFrame:
     Attributes:
       features: from the image encoder.
       size_hw: height and width of the frame itself.
+      config: of the model that encoded it; a model of another one refuses it.
     """
 
     features: ImageFeatures
     size_hw: tuple[int, int]
+    config: Sam2Config
 
 
 class Tracker:
@@ -182,7 +184,7 @@ class Tracker:
         image = read_image(frame)
         prepared = prepare_frame(image, self.config)
         features = programs.encode_frame(self._model, self.params, prepared)
-        return EncodedFrame(features, (image.shape[0], image.shape[1]))
+        return EncodedFrame(features, (image.shape[0], image.shape[1]), self.config)
 
     def prompt(
         self,
@@ -296,7 +298,8 @@ class Tracker:
         Raises:
           InputError: there is no such object.
         """
-        if object_id is None or object_id not in state.object_ids:
+        known = _is_hashable(object_id) and object_id in state.objects
+        if not known:
             raise InputError(f"there is no object {object_id!r}; there are {list(state.objects)}")
         slot = state.object_ids.index(object_id)
         ids = (*state.object_ids[:slot], None, *state.object_ids[slot + 1 :])
@@ -311,6 +314,11 @@ class Tracker:
     def _encoded(self, state: TrackerState, frame: Any) -> EncodedFrame:
         image = frame if isinstance(frame, EncodedFrame) else read_image(frame)
         if isinstance(image, EncodedFrame):
+            if image.config != self.config:
+                raise InputError(
+                    f"{image.config.name} encoded the frame, and this is {self.config.name}; "
+                    "encode it with this Tracker"
+                )
             size = image.size_hw
         else:
             size = (image.shape[0], image.shape[1])

@@ -151,6 +151,8 @@ def test_videos_and_models_that_cannot_be_used_are_named(model, folder, tmp_path
     assert "does not exist" in run(tmp_path / "none.mp4", "--checkpoint", model, *point)[1]
     code, output = run(tmp_path / "text.mp4", "--checkpoint", model, *point)
     assert code == 2 and "cannot be read as a video" in output
+    code, output = run("", "--checkpoint", model, *point)
+    assert code == 2 and "is empty" in output
     assert "run `sam-jax download sam2.1_tiny`" in run(folder, *point)[1]
     assert "is 'tiny', a model for images" in run(folder, "--checkpoint", "tiny", *point)[1]
     assert "is not downloaded yet" in run(folder, "--checkpoint", "sam2.1_tiny", *point)[1]

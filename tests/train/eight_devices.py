@@ -29,6 +29,9 @@ DEPTH = CONFIG.image_encoder.depth
 assert DEPTH == SMALL_HYBRID.image_encoder.depth
 B, P = 8, 2
 OPTIONS = InteractiveOptions(SimulationOptions(correction_points=1))
+# A correction is clicked where a mask is wrong: where a logit is so near 0 that the order of a sum
+# decides its sign, the click is another one, and all that follows.
+WITHOUT_CLICKS = InteractiveOptions(SimulationOptions(correction_points=0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +57,7 @@ def batch():
     )
 
 
-def prepared(sizes, accumulate=1, config=CONFIG):
+def prepared(sizes, accumulate=1, config=CONFIG, interaction=OPTIONS):
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     model = Sam(
         config,
@@ -69,12 +72,12 @@ def prepared(sizes, accumulate=1, config=CONFIG):
     options = OptimizerOptions(warmup_steps=0, learning_rate=1e-9)
     optimizer = make_optimizer(options, variables["params"], DEPTH)
     state = initial_state(variables, optimizer, seed=2)
-    update = make_update(interactive_loss(model, OPTIONS), optimizer, mesh, accumulate)
+    update = make_update(interactive_loss(model, interaction), optimizer, mesh, accumulate)
     return placement.compile_update(update, state, mesh), state, mesh
 
 
-def run(sizes, batch, accumulate=1, config=CONFIG):
-    update, state, mesh = prepared(sizes, accumulate, config)
+def run(sizes, batch, accumulate=1, config=CONFIG, interaction=OPTIONS):
+    update, state, mesh = prepared(sizes, accumulate, config, interaction)
     state = jax.device_put(state, placement.state_shardings(state, mesh))
     placed = jax.device_put(batch, placement.batch_sharding(mesh))
     compiled = update.lower(state, placed).compile()
@@ -98,9 +101,11 @@ def test_any_mesh_makes_the_same_update(sizes, accumulate, single, batch):
 
 @pytest.mark.parametrize("sizes", [(8, 1), (2, 2)])
 def test_a_hybrid_model_makes_the_same_update_over_any_mesh(sizes, batch):
-    assert_same_update(
-        run(sizes, batch, config=SMALL_HYBRID), run((1, 1), batch, config=SMALL_HYBRID)
+    found, single = (
+        run(mesh, batch, config=SMALL_HYBRID, interaction=WITHOUT_CLICKS)
+        for mesh in (sizes, (1, 1))
     )
+    assert_same_update(found, single)
 
 
 def assert_same_update(found, single):

@@ -118,6 +118,7 @@ def bad_sources(folder):
         "no images": folder / "none",
         "is no file": folder / "pipe.mp4",
         "File name too long": "x" * 5000,
+        "path is empty": "",
         "has no frames": [],
         "not of shape": np.zeros((0, 4, 4, 3), np.uint8),
         "not int": 3,

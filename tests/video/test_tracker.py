@@ -1,5 +1,7 @@
 """The tracker's state is a value of fixed size, and what it is told wrong it says."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.models.sam2.mask_selection import ABSENT
-from sam_jax.sam2_configs import SAM2_TEST
+from sam_jax.sam2_configs import SAM2_1_TINY, SAM2_TEST
 from sam_jax.video import programs
 from sam_jax.video.memory_bank import slot_for
 from sam_jax.video.state import EMPTY
@@ -177,6 +179,9 @@ def test_what_cannot_be_used_is_refused(tracker, frames):
     refused("the frame is 10x10", tracker.prompt, state, wrong, 1, **point)
     refused("there is no object 'x'", tracker.remove, state, "x")
     refused("there is no object None", tracker.remove, state, None)
+    refused("there is no object array", tracker.remove, state, np.array([1, 2]))
+    elsewhere = replace(tracker.encode(frames[0]), config=SAM2_1_TINY)
+    refused("sam2.1_tiny encoded the frame, and this is sam2_test", tracker.step, state, elsewhere)
     refused("None is no object_id", tracker.prompt, state, frames[0], None, **point)
     refused("no prompt is given", tracker.prompt, state, frames[0], 1)
     refused("outside the image", tracker.prompt, state, frames[0], 1, points=[[99, 1]])
