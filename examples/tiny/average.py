@@ -2,8 +2,8 @@
 
     python examples/tiny/average.py RUN/5/model RUN/3/model --share 0.7 --output RUN/model
 
-Runs that end with a falling learning rate, in one valley of the loss, have a mean that is better than
-either (Wortsman et al. 2022, "Model soups").
+Runs that end with a falling learning rate, in one valley of the loss, have a mean that is better
+than either (Wortsman et al. 2022, "Model soups").
 """
 
 import argparse
