@@ -4,7 +4,7 @@
     python benchmarks/tpu_video.py [--models sam2.1_tiny,sam2.1_base_plus] [--objects 1,4,16]
 
 The programs of one step of `Tracker`: a frame encoded, and all objects followed in it with room for
-8 frames with prompts and 6 recent ones. Columns are those of `benchmarks/tpu_compile.py`; all are
+8 frames with prompts and 7 recent ones. Columns are those of `benchmarks/tpu_compile.py`; all are
 of one frame, and the body of a loop over memories is counted once.
 """
 
@@ -20,7 +20,7 @@ from tpu_compile import ENVIRONMENT, HEADINGS, markdown, measure, names_of, tpu_
 
 MODELS = ("sam2.1_tiny", "sam2.1_small", "sam2.1_base_plus", "sam2.1_large")
 DEVICES = ("v5e", "v5p", "v6e")
-CONDITIONING, RECENT = 8, 6
+CONDITIONING, RECENT = 8, 7
 
 
 def compile_step(name: str, objects: int, device: Any, dtype: str) -> Any:

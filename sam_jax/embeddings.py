@@ -29,7 +29,8 @@ class ImageEmbedding:
     A pytree of arrays.
 
     Attributes:
-      features: float32 [h, w, C], the embedding of the model's input at 1/16 of its resolution.
+      features: float32 [h, w, C], the embedding of the model's input at 1/16 of its resolution; a
+        hybrid encoder's is at 1/8, with details.
       size_hw: height and width of the image itself, in its own pixels.
       fingerprint: of the model that made it; another model's `Segmenter` refuses it.
       finer: what SAM 2 has beside it: float32 [2h, 2w, C/4] and [4h, 4w, C/8]. SAM has none.

@@ -8,6 +8,7 @@ place of Pillow's limit and is checked on the header, before any pixel is decode
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,3 +318,14 @@ def _reason(error: BaseException) -> str:
     # Of the others, many say only "320".
     told = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
     return line if told else f"{type(error).__name__}: {line}"
+
+
+def in_order(paths: list[Path]) -> list[Path]:
+    """Pictures by name, in which numbers count as numbers: 9 comes before 10."""
+    return sorted(paths, key=_by_number)
+
+
+def _by_number(path: Path) -> tuple[list[str | int], str]:
+    # Text and numbers take turns, text first.
+    parts = re.split(r"(\d+)", path.stem)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ import platformdirs
 
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.files import file_sha256, try_lock
-from sam_jax.shipped import check_shipped
+from sam_jax.shipped import check_shipped, listed_sums
 from sam_jax.version import __version__
 
 DEFAULT_CHECKPOINT = "tiny"
@@ -117,8 +117,11 @@ def cache_folder() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Names of the checkpoints inside the package."""
-    return sorted(path.parent.name for path in _SHIPPED.glob("*/config.json"))
+    """Names of the checkpoints inside the package, also of those whose files were lost since."""
+    names = {path.parent.name for path in _SHIPPED.glob("*/config.json")}
+    with suppress(OSError, ValueError):
+        names |= {name.split("/")[0] for name in listed_sums(_SHIPPED)}
+    return sorted(names)
 
 
 def checkpoint_path(name: str | os.PathLike) -> Path:

@@ -197,7 +197,8 @@ class Segmenter:
             points: a list of [N_i, 2].
           labels: [P, N], 1 foreground and 0 background; left out, all are foreground.
           boxes: [P, 4], x0 y0 x1 y1 in pixels of the image.
-          masks: [P, s, s] logits from an earlier prediction, s a quarter of the input's side (256).
+          masks: [P, s, s] logits from an earlier prediction, s as in `logits` (256 of an
+            official model).
           multimask: three masks a prompt (for a single point, which is ambiguous), or one.
 
         Returns:

@@ -76,6 +76,13 @@ def test_a_changed_file_is_refused_in_one_line_that_names_it(copy, change):
         Segmenter.load()
 
 
+def test_a_model_that_is_lost_is_not_replaced_by_a_folder_of_its_name(copy, tmp_path, monkeypatch):
+    shutil.copytree(copy / "tiny", tmp_path / "elsewhere" / "tiny")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (copy / "tiny" / "config.json").unlink()
+    assert "config.json" in refused()
+
+
 @pytest.mark.parametrize("text", [None, "", "no list\n\n", "00  other/config.json\n", b"\xff\xfe"])
 def test_without_its_line_in_a_list_a_model_is_refused(copy, text):
     (copy / SUMS).unlink()

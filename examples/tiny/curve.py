@@ -34,9 +34,9 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
     for number, name in enumerate(PASSES):
-        of_pass = [(r["update"], r["iou"][number]) for r in records if number < len(r["iou"])]
-        if of_pass:
-            axes.plot(*zip(*of_pass, strict=True), label=name, linewidth=1.2)
+        # Not a number, and so a gap, where a run has fewer passes.
+        iou = [r["iou"][number] if number < len(r["iou"]) else float("nan") for r in records]
+        axes.plot([r["update"] for r in records], iou, label=name, linewidth=1.2)
     for one, next_one in zip(records, records[1:], strict=False):
         if one["run"] != next_one["run"]:
             axes.axvline(one["update"], color="0.7", linewidth=0.8, zorder=0)

@@ -18,6 +18,8 @@ from sam_jax.errors import InputError
 ROOT = Path(__file__).parents[2]
 OURS_MODULE = "sam_jax.bench.children"
 RIVALS_MODULE = "convert.rival_children"
+# How a process ends that was given what it cannot use; its last line says why.
+_REFUSED = 2
 
 
 def run_child(
@@ -35,7 +37,8 @@ def run_child(
       environment: variables to set, or to take away where the value is None.
 
     Raises:
-      InputError: the system ended the process, most likely for want of memory.
+      InputError: the task raised it, or the system ended the process, most likely for want of
+        memory.
       RuntimeError: the task failed; with the end of what it said.
     """
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -55,14 +58,21 @@ def run_child(
             "the system ended a measuring process, most likely because memory ran out; "
             "choose a smaller --model, or leave a package out with --against"
         )
+    if done.returncode == _REFUSED:
+        raise InputError(json.loads(done.stdout.splitlines()[-1]))
     if done.returncode:
         raise RuntimeError(f"{module} {task} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
-    """Runs the task that `run_child` asks for and prints what it gives as JSON."""
-    print(json.dumps(tasks[sys.argv[1]](**json.loads(sys.argv[2]))))
+    """Runs the task that `run_child` asks for and prints what it gives as JSON, or its refusal."""
+    try:
+        found = tasks[sys.argv[1]](**json.loads(sys.argv[2]))
+    except InputError as error:
+        print(json.dumps(str(error)))
+        sys.exit(_REFUSED)
+    print(json.dumps(found))
 
 
 def peak_memory_gb() -> float:

@@ -15,7 +15,7 @@ from sam_jax.converter import load_converter
 @click.option("--keep", is_flag=True, help="Keep the downloaded .pth file too.")
 @click.option("--force", is_flag=True, help="Do it again although the checkpoint is there.")
 def download(name: str, url: str | None, keep: bool, force: bool) -> None:
-    """Downloads official weights (NAME is vit_b, vit_l or vit_h) and converts them.
+    """Downloads official weights (NAME is vit_b, sam2.1_tiny, ...) and converts them.
 
     A download that was cut short goes on where it stopped. Size and SHA-256 are checked before the
     file is used. Afterwards --checkpoint NAME uses them. They are kept in the user's cache folder,

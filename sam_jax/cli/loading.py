@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 checkpoint_option = click.option(
     "--checkpoint",
     metavar="NAME|PATH",
-    help="A name (tiny, vit_b, vit_l, vit_h) or a checkpoint directory.  [default: tiny]",
+    help="A name (tiny, vit_b, sam2.1_tiny, ...) or a checkpoint directory.  [default: tiny]",
 )
 dtype_option = click.option(
     "--dtype",
@@ -32,7 +32,8 @@ def find_checkpoint(checkpoint: str | None) -> Path:
     Raises:
       CheckpointError: there is none.
     """
-    return registry.checkpoint_path(checkpoint or registry.DEFAULT_CHECKPOINT)
+    name = registry.DEFAULT_CHECKPOINT if checkpoint is None else checkpoint
+    return registry.checkpoint_path(name)
 
 
 def mention_default(checkpoint: str | None) -> None:

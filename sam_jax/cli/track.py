@@ -96,10 +96,10 @@ def track(
 ) -> None:
     """Follows objects through VIDEO, a file or a folder of pictures.
 
-    Frames count from 0. A prompt on a later frame adds an object there, or corrects one that is
-    followed already.
+    Frames count from 0. A prompt on a later frame adds an object there, or corrects the mask of one
+    that is followed already.
 
-        sam-jax track clip.mp4 --point 0:310,220 --object 2 --box 30:40,60,200,300
+        sam-jax track clip.mp4 --checkpoint sam2.1_tiny --point 0:310,220 --point 30:200,90
 
     Writes masks/ with a file for each frame, overlay.mp4, and results.json. Ctrl-C ends it with
     what was done.

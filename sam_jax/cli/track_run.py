@@ -64,6 +64,11 @@ class TrackRun:
         exact = video.is_dir()
         if exact and self.video.length is not None:
             _check_frames(prompts, self.video.length, video)
+        late = [one.frame for one in prompts if max_frames is not None and one.frame >= max_frames]
+        if late:
+            raise InputError(
+                f"a prompt is on frame {late[0]}, and --max-frames {max_frames} ends before"
+            )
         self.prompts = prompts
         self.masks = {(one.frame, one.object): _read_mask(one) for one in prompts if one.mask}
         _check_earlier(output, video)
@@ -75,7 +80,10 @@ class TrackRun:
           CheckpointError: it is no SAM 2 model.
           InputError: a prompt cannot be used.
         """
-        self.tracker = Tracker.load(path, dtype=jnp.dtype(dtype), overlapping=overlapping)
+        count = len({one.object for one in self.prompts})
+        self.tracker = Tracker.load(
+            path, dtype=jnp.dtype(dtype), overlapping=overlapping, max_objects=count
+        )
         self.checkpoint = {"name": name, "model": self.tracker.config.name, "dtype": dtype}
         for one in self.prompts:
             where = f"object {one.object} in frame {one.frame}: "
@@ -98,7 +106,7 @@ class TrackRun:
                 old.unlink()
         if (self.output / "results.json").is_file():
             (self.output / "overlay.mp4").unlink(missing_ok=True)
-        started, done, ended = time.monotonic(), 0, "the end of the video"
+        started, done, ended = time.monotonic(), 0, "an error"
         try:
             with ExitStack() as stack:
                 stack.enter_context(self.video)
@@ -110,9 +118,12 @@ class TrackRun:
                     if stop.is_set():
                         raise KeyboardInterrupt
             waiting = [one for one in self.prompts if one.frame >= done]
-            if waiting and (self.max_frames is None or done < self.max_frames):
-                ended = "prompts beyond the end of the video"
+            if waiting:
                 _check_frames(waiting, done, self.path)
+            ended = "the end of the video"
+            if total is not None and done < total:
+                ended = f"the end of what can be read: {done} of {total} frames"
+                click.echo(f"{self.path} says that it has {total} frames, and has {done}", err=True)
         except KeyboardInterrupt:
             ended = "an interruption"
             raise
@@ -130,7 +141,8 @@ class TrackRun:
     def _frames(self, folder: Path, stack: ExitStack) -> Any:
         """Yields how many frames are finished, after each."""
         tracker, video = self.tracker, self.video
-        state = tracker.start(video.size_hw)
+        exact = self.path.is_dir()  # what a video file says of its length may be wrong
+        state = tracker.start(video.size_hw, num_frames=video.length if exact else None)
         writer = None
         for index, frame in enumerate(video):
             if self.max_frames is not None and index >= self.max_frames:
@@ -140,20 +152,14 @@ class TrackRun:
             seen: Any = frame
             if here or state.objects:
                 seen = tracker.encode(frame)
+            if any(one.object in state.objects for one in here):
+                # What is known of an object is brought to this frame, and then corrected.
+                state, _ = tracker.step(state, seen)
             for one in here:
-                mask = self.masks.get((one.frame, one.object))
-                points: Any = one.points or None
-                given = (
-                    {"mask": mask}
-                    if mask is not None
-                    else {
-                        "points": points,
-                        "labels": one.labels if points else None,
-                        "box": one.box,
-                    }
-                )
-                state = tracker.prompt(state, seen, one.object, **given)
-            state, found = tracker.step(state, seen if state.objects else None)
+                given = self._prompt(one)
+                state = tracker.prompt(state, seen, one.object, frame_index=index, **given)
+            found_in = seen if state.objects else None
+            state, found = tracker.step(state, found_in, frame_index=index)
             self._write(folder / f"{index:05d}", found)
             if self.overlay:
                 picture = np.asarray(self._drawn(frame, found, here))
@@ -164,6 +170,12 @@ class TrackRun:
                     writer = stack.enter_context(aside)
                 writer.write(picture)
             yield index + 1
+
+    def _prompt(self, one: FramePrompt) -> dict[str, Any]:
+        if one.mask is not None:
+            return {"mask": self.masks[one.frame, one.object]}
+        labels = one.labels if one.points else None
+        return {"points": one.points or None, "labels": labels, "box": one.box}
 
     def _write(self, path: Path, found: TrackedMasks) -> None:
         masks = dict(found)
@@ -249,7 +261,19 @@ def _check_frames(prompts: list[FramePrompt], length: int, video: Path) -> None:
 
 
 def _read_mask(prompt: FramePrompt) -> np.ndarray:
-    return read_image(prompt.mask).sum(axis=-1, dtype=np.uint16) > 3 * 127
+    mask = read_image(prompt.mask).sum(axis=-1, dtype=np.uint16) > 3 * 127
+    if not mask.any():
+        raise InputError(f"{prompt.mask} shows no object: what is brighter than half is a mask")
+    return mask
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a results.json is of this command."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"sam_jax", "video", "ended_by"} <= set(record)
 
 
 def _check_earlier(output: Path, video: Path) -> None:
@@ -262,7 +286,11 @@ def _check_earlier(output: Path, video: Path) -> None:
     for name in ("results.json", "overlay.mp4"):
         if (output / name).is_dir():
             raise InputError(f"{output / name} is a folder; choose another --output")
-    if folder.is_dir() and any(folder.iterdir()) and not (output / "results.json").is_file():
-        raise InputError(
-            f"{folder} is there and no result of this command; choose another --output"
-        )
+    ours = _is_ours(output / "results.json")
+    for name in ("masks", "overlay.mp4", "results.json"):
+        there = output / name
+        empty = there.is_dir() and not any(there.iterdir())
+        if there.exists() and not ours and not empty:
+            raise InputError(
+                f"{there} is there and no result of this command; choose another --output"
+            )

@@ -46,7 +46,11 @@ def build_sam_vit_b(checkpoint: Checkpoint = None, **options: Any) -> Sam:
 
 
 def build_sam_tiny(checkpoint: Checkpoint = None, **options: Any) -> Sam:
-    """The preview inside the package; see `build_sam_vit_h`."""
+    """The small model inside the package, which is there without a checkpoint.
+
+    See `build_sam_vit_h`. `SamAutomaticMaskGenerator` keeps the original's thresholds, which are
+    too high for it: give pred_iou_thresh=0.5 and stability_score_thresh=0.7.
+    """
     return _build("tiny", checkpoint, options)
 
 

@@ -103,7 +103,8 @@ class SamPredictor:
           point_coords: [N, 2], (x, y) in pixels of the image.
           point_labels: [N], 1 foreground, 0 background.
           box: [4], x0 y0 x1 y1 in pixels of the image.
-          mask_input: [1, s, s] logits of an earlier result, s a quarter of the input's side (256).
+          mask_input: [1, s, s] logits of an earlier result, s as there (256 of an
+            official model).
           multimask_output: three masks, or one.
           return_logits: logits instead of masks.
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sam_jax.data.clips import ClipBatch
 from sam_jax.errors import InputError
 from sam_jax.formats.label_png import read_label_png
-from sam_jax.images import list_images, read_image
+from sam_jax.images import in_order, list_images, read_image
 
 # Draws of a window before one without any object is taken as it is.
 _TRIES = 20
@@ -68,7 +68,7 @@ class ClipFolderBatches:
             named = {path.stem: path for path in list_images(pictures / folder.name)}
             pairs = [
                 (named[mask.stem], mask)
-                for mask in sorted(folder.glob("*.png"))
+                for mask in in_order(list(folder.glob("*.png")))
                 if mask.stem in named
             ]
             if len(pairs) >= frames:

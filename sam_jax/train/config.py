@@ -139,8 +139,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
-            raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        if not any(value == one and type(value) is type(one) for one in choices):
+            named = ", ".join(map(str, choices))
+            raise InputError(f"{name} must be one of {named}, not {value!r}")
         return value
     if origin is tuple:
         if not isinstance(value, list):

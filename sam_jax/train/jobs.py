@@ -1,6 +1,6 @@
 """What a configuration means: the model, where it starts, its loss, what is written at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.checkpoints import load_checkpoint, read_info, save_checkpoint
 from sam_jax.configs import ImageEncoderConfig, SamConfig
 from sam_jax.errors import InputError
 from sam_jax.models.sam import Sam
@@ -52,7 +52,7 @@ def interactive_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
         batches=batches,
         batch_size=config.data.batch_size,
         depth=architecture.image_encoder.depth,
-        export=partial(_export, architecture),
+        export=partial(_export, architecture, _thresholds(config)),
         picture=first_prompt_pictures(Sam(architecture, dtype=dtype), config.simulation),
     )
 
@@ -105,6 +105,16 @@ def _start(architecture: SamConfig, config: TrainConfig) -> Callable[[], Params]
     return loaded
 
 
-def _export(architecture: SamConfig, variables: Any, path: Path) -> None:
+def _thresholds(config: TrainConfig) -> Mapping[str, float]:
+    """Options of `generate` that came with the model that is gone on from."""
+    name = config.model.checkpoint
+    return read_info(checkpoint_path(name)).generate if name else {}
+
+
+def _export(
+    architecture: SamConfig, generate: Mapping[str, float], variables: Any, path: Path
+) -> None:
     source = {"trained_with": "sam-jax train"}
-    save_checkpoint(path, architecture, join_heads(variables), source, overwrite=True)
+    save_checkpoint(
+        path, architecture, join_heads(variables), source, overwrite=True, generate=generate
+    )

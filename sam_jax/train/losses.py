@@ -64,7 +64,7 @@ class Losses:
 
     Attributes:
       total: the weighted sum of the others.
-      focal: of the chosen mask of every object.
+      focal: of the chosen mask of every object, mixed with the others' where they have a share.
       dice: likewise.
       iou: squared error of the predicted IoU.
     """

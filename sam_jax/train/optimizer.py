@@ -45,7 +45,8 @@ class OptimizerOptions:
         left out otherwise (paper: silent; ViTDet-H decays all, SAM 2 neither biases nor norms).
       rule: "adamw" (the paper's), or "muon": the momentum of every matrix is made orthogonal
         before it is followed (Jordan et al. 2024), which learns in fewer steps from nothing; what
-        is no matrix stays with AdamW. Its steps are as long as AdamW's are (Liu et al. 2025,
+        is no matrix stays with AdamW, and so do the kernels of an encoder's queries, keys and
+        values, which a run holds by heads. Its steps are as long as AdamW's are (Liu et al. 2025,
         arXiv 2502.16982), so one learning rate serves both.
       momentum: of Muon.
       beta1: of AdamW.
@@ -149,9 +150,11 @@ def make_optimizer(
     if options.rule == "muon":
         rules = {"matrix": _muon(options.momentum), "other": direction}
         direction = optax.partition(rules, _matrices)
-    clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
+    # A link either way: a run may be gone on from with clipping, or without.
+    norm = options.clip_norm
+    clip = optax.clip_by_global_norm(norm) if norm else optax.identity()
     rule = optax.chain(
-        *clip,
+        clip,
         direction,
         optax.add_decayed_weights(options.weight_decay, mask),
         optax.stateless(scaled),

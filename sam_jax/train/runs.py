@@ -86,6 +86,7 @@ def changes_besides_recipe(earlier: dict[str, Any], values: dict[str, Any]) -> l
     return [
         name
         for name in names
-        # What is frozen has no state in the optimizer: that decides the checkpoint's arrays.
-        if name == "optimizer.frozen" or name.split(".")[0] not in RECIPE_TABLES
+        # What is frozen has no state in the optimizer, and each rule has its own: these decide the
+        # checkpoint's arrays.
+        if name in ("optimizer.frozen", "optimizer.rule") or name.split(".")[0] not in RECIPE_TABLES
     ]

@@ -1,7 +1,6 @@
 """The frames of a video, one at a time: from a file, a folder of pictures, arrays, a camera."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sam_jax.errors import InputError
-from sam_jax.images import list_images, read_image
+from sam_jax.images import in_order, list_images, read_image
 from sam_jax.video.video_files import VideoFile
 
 Frame = UInt8[np.ndarray, "height width 3"] | None
@@ -91,9 +90,9 @@ def open_video(source: object) -> VideoSource:
 
     Args:
       source: a file (mp4, mov, webm, mkv, avi, gif, ...; needs the package av); a folder of
-        pictures, in the order of the numbers in their names; an array [T, H, W, 3] or [T, H, W] of
-        a kind that `images.read_image` takes; or an iterable of what it takes, in which None
-        stands for a frame that a camera dropped.
+        pictures, in the order of their names, whose numbers count as numbers; an array
+        [T, H, W, 3] or [T, H, W] of a kind that `images.read_image` takes; or an iterable of what
+        it takes, in which None stands for a frame that a camera dropped.
 
     Raises:
       InputError: it is missing, unreadable or empty, or av is not installed. While it is iterated:
@@ -139,18 +138,6 @@ def _is_dir(path: Path) -> bool:
         return path.is_dir()
     except OSError as error:  # a name that is too long
         raise InputError(f"{str(path)[:100]} cannot be opened: {error.strerror}") from None
-
-
-def in_order(paths: list[Path]) -> list[Path]:
-    """Pictures by the last number in their names, where all have one; else by name."""
-    numbers = [re.findall(r"\d+", path.stem) for path in paths]
-    if not all(numbers):
-        return sorted(paths)
-    return [path for _, path in sorted(zip(numbers, paths, strict=True), key=_number)]
-
-
-def _number(pair: tuple[list[str], Path]) -> tuple[int, str]:
-    return int(pair[0][-1]), pair[1].name
 
 
 def _read(frames: Iterable[Any]) -> Iterator[Frame]:

@@ -127,7 +127,7 @@ def empty_bank(
             direction=jnp.full((objects, count), NOT_TRACKED, jnp.int32),
         )
 
-    kept = max(recent, config.max_pointers - 1)
+    kept = max(recent, config.max_pointers)
     return Bank(
         conditioning=slots(conditioning),
         conditioning_pointers=jnp.zeros((objects, conditioning, config.embed_dim), jnp.float32),

@@ -73,7 +73,7 @@ class Tracker:
         dtype: Any = jnp.float32,
         memory_dtype: Any = jnp.bfloat16,
         conditioning_frames: int = 8,
-        recent_frames: int = 6,
+        recent_frames: int = 7,
         max_objects: int = MAX_OBJECTS,
         dynamic_multimask: bool = True,
         binarize_prompted: bool = True,
@@ -91,7 +91,8 @@ class Tracker:
             are looked at; where there are more, the one furthest from the new one is forgotten, but
             never the earliest.
           recent_frames: frames without prompts that are remembered for each object, at least the
-            six that are looked at. Of older ones only pointers are kept. With as many as the video
+            six that are looked at; with one more, the last frame can be corrected and stepped to
+            again. Of older ones only pointers are kept. With as many as the video
             has, going backward and correcting frames far back are as in the original, which keeps
             all.
           max_objects: that are followed at once. Arrays have room for 1, 2, 4, 8, ... of them.

@@ -85,7 +85,8 @@ class VideoFile:
     def _container(self) -> Any:
         av = pyav()
         try:
-            container = av.open(str(self.path))
+            # A relative name with a colon would be another protocol's.
+            container = av.open(str(self.path.absolute()), metadata_errors="replace")
         except (OSError, av.error.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise InputError(f"{self.path} cannot be read as a video: {reason}") from None
@@ -120,7 +121,7 @@ class VideoWriter:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._aside = self._path.with_name(f".{secrets.token_hex(8)}.part.mp4")
-        self._container = av.open(str(self._aside), "w")
+        self._container = av.open(str(self._aside.absolute()), "w")
         name = next(one for one in _ENCODERS if one in av.codecs_available)
         rate = Fraction(frames_per_second).limit_denominator(1001)
         self._stream = self._container.add_stream(name, rate=max(rate, Fraction(1, 1001)))

@@ -17,6 +17,7 @@ from sam_jax.bench.machine import machine
 from sam_jax.bench.ours import Ours
 from sam_jax.bench.readings import Summary, in_turn, ratio, summary
 from sam_jax.bench.report import Measured, stage_table, table
+from sam_jax.errors import InputError
 from sam_jax.version import __version__
 
 # The same for every package: quick, and with a photo of a size that is not the model's.
@@ -246,6 +247,18 @@ def test_a_child_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no_such_model"):
         arguments = {"name": "original", "model": "no_such_model", "dtype": "float32"}
         children.run_child("convert.rival_children", "memory", {**arguments, "accelerator": False})
+
+
+def test_what_a_child_refuses_is_one_line(tmp_path):
+    (tmp_path / "refusing.py").write_text(
+        "from sam_jax.bench.children import serve\n"
+        "from sam_jax.errors import CheckpointError\n"
+        "def task():\n"
+        "    raise CheckpointError('install again')\n"
+        "serve({'task': task})\n"
+    )
+    with pytest.raises(InputError, match="^install again$"):
+        children.run_child("refusing", "task", {}, {"PYTHONPATH": f"{children.ROOT}:{tmp_path}"})
 
 
 def test_the_rivals_are_measured_without_our_libraries():

@@ -266,6 +266,7 @@ def test_bad_checkpoints_are_refused(run, checkpoint, folder):
     assert "sam-jax convert weights.pth DESTINATION" in refused("weights.pth")
     Path("empty").mkdir()
     assert "config.json" in refused("empty")
+    assert "name is empty" in refused("")
     Path("damaged").mkdir()
     Path("damaged/config.json").write_text("{")
     assert "damaged" in refused("damaged")

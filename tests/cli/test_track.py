@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,16 +72,17 @@ def test_masks_are_the_trackers(model, folder, tmp_path):
     )
     assert code == 0, output
     tracker = Tracker.load(model)
-    state = tracker.start(SIZE)
+    state = tracker.start(SIZE, num_frames=5)
     for i, frame in enumerate(frames()):
         if i == 0:
             points = [[20, 30], [80, 5]]
             state = tracker.prompt(state, frame, 1, points=points, labels=[1, 0])
         if i == 2:
             state = tracker.prompt(state, frame, 3, mask=mask > 0)
-        if i == 3:
-            state = tracker.prompt(state, frame, 1, box=[10, 10, 50, 50])
-        state, found = tracker.step(state, frame)
+        if i == 3:  # a correction of what was followed to here
+            state, _ = tracker.step(state, frame)
+            state = tracker.prompt(state, frame, 1, box=[10, 10, 50, 50], frame_index=i)
+        state, found = tracker.step(state, frame, frame_index=i)
         labels = read_label_png(tmp_path / "out" / "masks" / f"{i:05d}.png")
         areas = {number: mask.sum() for number, mask in found}
         for number, mask_ in found:
@@ -133,6 +135,7 @@ def test_frames_before_the_first_prompt_are_empty(model, folder, tmp_path):
         (("--point", "0:500,5"), "outside the image"),
         (("--box", "0:9,9,5,5"), "reversed or empty"),
         (("--point", "7:5,5"), "there is no frame 7: .* has 5, from 0 to 4"),
+        (("--point", "3:5,5", "--max-frames", "3"), "on frame 3, and --max-frames 3 ends before"),
         (("--mask", "0:nowhere.png"), "nowhere.png"),
     ],
 )
@@ -241,3 +244,56 @@ def test_ctrl_c_keeps_what_was_done(model, tmp_path):
 
     with av.open(str(out / "overlay.mp4")) as container:
         assert len(list(container.decode(video=0))) == done
+
+
+def test_files_of_others_stay(model, folder, tmp_path):
+    args = (folder, "--checkpoint", model, "--point", "0:20,30", "--output", tmp_path / "mine")
+    (tmp_path / "mine" / "masks").mkdir(parents=True)
+    (tmp_path / "mine" / "masks" / "00001.png").write_bytes(b"mine")
+    (tmp_path / "mine" / "results.json").write_text('{"mine": 1}')
+    code, output = run(*args)
+    assert code == 2 and "no result of this command" in output
+    assert (tmp_path / "mine" / "masks" / "00001.png").read_bytes() == b"mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "overlay.mp4").write_bytes(b"mine")
+    code, output = run(*args[:-1], tmp_path / "other")
+    assert code == 2 and "overlay.mp4 is there and no result" in output
+
+
+def test_a_mask_that_shows_nothing_is_refused(model, folder, tmp_path):
+    Image.fromarray(np.full(SIZE, 3, np.uint8)).save(tmp_path / "labels.png")
+    mask = ("--mask", f"0:{tmp_path / 'labels.png'}", "--output", tmp_path / "out")
+    code, output = run(folder, "--checkpoint", model, *mask)
+    assert code == 2 and "shows no object" in output
+
+
+def test_more_objects_than_a_tracker_has_room_for_by_itself(model, folder, tmp_path):
+    prompts = [
+        word for i in range(17) for word in ("--object", i + 1, "--point", f"0:{3 + 4 * i},20")
+    ]
+    args = (folder, "--checkpoint", model, "--max-frames", 1, "--output", tmp_path / "out")
+    code, output = run(*args, *prompts)
+    assert code == 0, output
+
+
+def test_a_name_with_a_colon_and_a_title_that_is_no_text(model, tmp_path, monkeypatch):
+    import av
+
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("plain.mp4", 10.0, SIZE) as writer:
+        for frame in frames(2):
+            writer.write(frame)
+    with av.open("plain.mp4") as source, av.open(str(tmp_path / "12:30.mkv"), "w") as titled:
+        titled.metadata["title"] = "cafe"
+        stream = titled.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                titled.mux(packet)
+    content = Path("12:30.mkv").read_bytes()
+    assert content.count(b"cafe") == 1
+    Path("12:30.mkv").write_bytes(content.replace(b"cafe", b"caf\xe9"))
+    args = ("--checkpoint", model, "--point", "0:20,30", "--output", "o:7")
+    code, output = run("12:30.mkv", *args)
+    assert code == 0, output
+    assert len(in_order(tmp_path / "o:7")) == 2

@@ -15,7 +15,7 @@ from PIL import Image
 from training_photos import CONFIG, write_photos
 
 from sam_jax import Segmenter
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints import load_checkpoint, save_checkpoint
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.options import DataOptions
@@ -86,6 +86,7 @@ def test_a_run_goes_on_with_another_recipe(run, photos):
     run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=4")
     before = load_checkpoint("out/model").fingerprint
     changes = ("--set", "optimizer.steps=6", "--set", "losses.dice_weight=2.0")
+    changes += ("--set", "optimizer.clip_norm=1.0")
     longer = run("train", "run.toml", "--output", "out", "--change-recipe", *changes)
     assert "going on from step 4" in longer.stdout
     assert [record["step"] for record in metrics("out")] == [2, 4, 6]
@@ -95,10 +96,16 @@ def test_a_run_goes_on_with_another_recipe(run, photos):
     frozen = ("--change-recipe", "--set", 'optimizer.frozen=["^image_encoder/"]')
     refused = run.refused("train", "run.toml", "--output", "out", *changes, *frozen)
     assert "optimizer.frozen" in refused
+    rule = ("--change-recipe", "--set", "optimizer.rule=muon")
+    assert "optimizer.rule" in run.refused("train", "run.toml", "--output", "out", *changes, *rule)
 
 
 @pytest.mark.slow
 def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
+    thresholds = {"pred_iou_thresh": 0.5}
+    given = load_checkpoint(checkpoint)
+    save_checkpoint("base", given.config, given.params, generate=thresholds)
+    checkpoint = "base"
     changes = (f"model.checkpoint={checkpoint}", 'optimizer.frozen=["^image_encoder/"]')
     options = [word for change in changes for word in ("--set", change)]
     run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=2", *options)
@@ -106,6 +113,7 @@ def test_a_decoder_is_trained_alone_from_a_checkpoint(run, photos, checkpoint):
     for name in ("blocks_0", "neck"):
         found, expected = new["image_encoder"][name], old["image_encoder"][name]
         jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert load_checkpoint("out/model").generate == thresholds
     changed = new["mask_decoder"]["iou_token"] - old["mask_decoder"]["iou_token"]
     assert np.abs(changed).max() > 1e-5
 

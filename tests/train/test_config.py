@@ -78,6 +78,8 @@ def test_changes_are_toml_or_plain_text():
         ("optimizer.steps=true", r"optimizer.steps must be a whole number, not True"),
         ("optimizer.learning_rate=fast", r"optimizer.learning_rate must be a number, not 'fast'"),
         ("optimizer.schedule=linear", r"must be one of step, cosine, not 'linear'"),
+        ("simulation.mask_only_passes=3", r"must be one of 0, 1, 2, not 3"),
+        ("simulation.mask_only_passes=true", r"must be one of 0, 1, 2, not True"),
         ("optimizer.decay_steps=5", r"optimizer.decay_steps must be a list, not 5"),
         ("optimizer.learning_rate=0", r"learning_rate must be above 0"),
         ("data.path.more=1", r"path is a value, not a table"),

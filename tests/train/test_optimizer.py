@@ -186,3 +186,13 @@ def test_clipping_is_by_the_norm_of_what_is_trained():
 def test_patterns_that_cannot_be_meant_are_refused(frozen, message):
     with pytest.raises(InputError, match=message):
         make_optimizer(OptimizerOptions(frozen=frozen), PARAMS, depth=2)
+
+
+def test_a_run_may_be_gone_on_from_with_clipping():
+    states = [
+        jax.eval_shape(
+            make_optimizer(OptimizerOptions(clip_norm=norm), PARAMS, depth=2).init, PARAMS
+        )
+        for norm in (0.0, 1.0)
+    ]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])

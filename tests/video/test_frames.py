@@ -68,6 +68,13 @@ def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
         np.testing.assert_array_equal(frame, picture(i))
     names = [tmp_path / name for name in ("b.png", "a.png", "c1.png")]
     assert in_order(names) == sorted(names)
+    for stems in (
+        ("1305031102.175304", "1305031102.975304", "1305031103.011690"),
+        ("2024-01-01_12-30-58", "2024-01-01_12-31-02", "2024-01-01_12-31-40"),
+        ("frame_1_640x480", "frame_2_640x480", "frame_10_640x480"),
+    ):
+        names = [tmp_path / f"{stem}.png" for stem in stems]
+        assert in_order(names[::-1]) == names
 
 
 def test_names_may_have_gaps_spaces_and_other_letters(tmp_path):
