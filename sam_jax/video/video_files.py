@@ -34,6 +34,11 @@ def pyav() -> Any:
     return av
 
 
+def _lenient(av: Any) -> dict[str, str]:
+    """What makes PyAV before 19 open files whose titles are no UTF-8; later ones always do."""
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 class VideoFile:
     """A file with a video in it.
 
@@ -86,7 +91,7 @@ class VideoFile:
         av = pyav()
         try:
             # A relative name with a colon would be another protocol's.
-            container = av.open(str(self.path.absolute()), metadata_errors="replace")
+            container = av.open(str(self.path.absolute()), **_lenient(av))
         except (OSError, av.error.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise InputError(f"{self.path} cannot be read as a video: {reason}") from None
