@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -253,6 +254,36 @@ def config_from_json(values: Any, cls: Any = SamConfig) -> Any:
     return _dataclass_from_json(cls, values, "config")
 
 
+def decoder_limits(config: Any) -> dict[str, tuple[int, int, int]]:
+    """Value, least and largest of what SAM and SAM 2 have in common: all but the encoder."""
+    return {
+        "image_size": (config.image_size, 1, 32768),
+        "embed_dim": (config.embed_dim, 8, 16384),
+        "mask_in_channels": (config.mask_in_channels, 4, 16384),
+        "decoder_depth": (config.decoder_depth, 1, 64),
+        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
+        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
+        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
+        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
+        "iou_head_depth": (config.iou_head_depth, 1, 64),
+        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
+    }
+
+
+def check_limits(limits: Mapping[str, tuple[int, int, int]]) -> None:
+    """Refuses the first value that is not between its limits.
+
+    Args:
+      limits: value, least and largest, by the field's name.
+
+    Raises:
+      CheckpointError: with the field and what it may be.
+    """
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
+
+
 def check_config(config: SamConfig) -> None:
     """Refuses configurations that describe no model, or one too large to be meant.
 
@@ -266,16 +297,6 @@ def check_config(config: SamConfig) -> None:
         "depth": (vit.depth, 1, 128),
         "num_heads": (vit.num_heads, 1, 1024),
         "image_encoder.mlp_dim": (vit.mlp_dim, 1, 65536),
-        "image_size": (config.image_size, 1, 32768),
-        "embed_dim": (config.embed_dim, 8, 16384),
-        "mask_in_channels": (config.mask_in_channels, 4, 16384),
-        "decoder_depth": (config.decoder_depth, 1, 64),
-        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
-        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
-        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
-        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
-        "iou_head_depth": (config.iou_head_depth, 1, 64),
-        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
     }
     for i, size in enumerate(vit.table_size_hw):
         limits[f"table_size_hw[{i}]"] = (size, 1, 2048)
@@ -285,9 +306,7 @@ def check_config(config: SamConfig) -> None:
     else:
         limits["window_size"] = (vit.window_size, 0, 1024)
         global_blocks = vit.global_attention_indexes
-    for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
+    check_limits({**limits, **decoder_limits(config)})
     rules = {
         "table_size_hw must be two numbers": len(vit.table_size_hw) == 2,
         "stem_dims must be three numbers": not isinstance(vit, HybridEncoderConfig)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from sam_jax.configs import SamConfig
+from sam_jax.configs import SamConfig, check_limits, decoder_limits
 from sam_jax.errors import CheckpointError
 
 
@@ -191,25 +191,13 @@ def check_sam2_config(config: Sam2Config) -> None:
         "image_encoder.num_heads": (hiera.num_heads, 1, 256),
         "image_encoder.background_size": (hiera.background_size, 1, 1024),
         "depth": (hiera.depth, 1, 256),
-        "image_size": (config.image_size, 1, 32768),
-        "embed_dim": (config.embed_dim, 8, 16384),
-        "mask_in_channels": (config.mask_in_channels, 4, 16384),
-        "decoder_depth": (config.decoder_depth, 1, 64),
-        "decoder_num_heads": (config.decoder_num_heads, 1, 1024),
-        "decoder_mlp_dim": (config.decoder_mlp_dim, 1, 65536),
-        "attention_downsample_rate": (config.attention_downsample_rate, 1, 1024),
-        "num_multimask_outputs": (config.num_multimask_outputs, 1, 64),
-        "iou_head_depth": (config.iou_head_depth, 1, 64),
-        "iou_head_hidden_dim": (config.iou_head_hidden_dim, 1, 65536),
         "memory_dim": (config.memory_dim, 4, 16384),
         "memory_attention_depth": (config.memory_attention_depth, 1, 64),
         "memory_mlp_dim": (config.memory_mlp_dim, 1, 65536),
         "num_memories": (config.num_memories, 2, 256),
         "max_pointers": (config.max_pointers, 2, 1024),
     }
-    for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            raise CheckpointError(f"{name} must be between {low} and {high}, not {str(value)[:20]}")
+    check_limits({**limits, **decoder_limits(config)})
     windows = hiera.window_sizes
     coarsest = 2 * hiera.patch_size
     rules = {
