@@ -136,6 +136,4 @@ def test_it_learns_what_it_is_shown(recipe, tmp_path):
     assert np.mean(loss[-3:]) < 0.75 * loss[0]
     # A reading is of 80 clips, and the frame that follows is learned late and unsteadily: its
     # readings go from 0.13 to 0.34 in the second half, whose mean counts.
-    first, following = iou[len(iou) // 2 :].mean(axis=0)
-    assert first > iou[0, 0] + 0.1
-    assert following > 2 * iou[0, 1]
+    assert (iou[len(iou) // 2 :].mean(axis=0) > iou[0] + 0.1).all()
