@@ -2,7 +2,8 @@
 
 Most models here are so small that they run in less time than XLA takes to optimise them. So what is
 compiled is not optimised, by a factor of five or more in time, but in modules marked `optimised`,
-which run for longer; and in the slow suite, where XLA does all that it does for users.
+which run for longer; and in the slow and exhaustive suites, where XLA does all that it does for
+users.
 """
 
 import os
@@ -93,7 +94,8 @@ def pytest_collection_modifyitems(items):
 
 
 def _is_quick(config) -> bool:
-    return "slow" not in config.option.markexpr.replace("not slow", "")
+    wanted = config.option.markexpr.replace("not slow", "").replace("not exhaustive", "")
+    return "slow" not in wanted and "exhaustive" not in wanted
 
 
 def _xla_has_older_fusions() -> bool:

@@ -16,7 +16,7 @@ def script(monkeypatch):
     sys.modules.pop("learn_scenes", None)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_learns_in_minutes(script, tmp_path):
     config = config_from_values(read_values(str(script.RECIPE)))
     found = script.learned(config, tmp_path / "run", scenes=100)

@@ -152,7 +152,7 @@ def test_random_weights_give_the_same_records(layers):
     assert_same_records(theirs, ours)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_full_size_gives_the_same_records():
     model = original.build(VIT_B, seed=0)
     pair = model, Segmenter(VIT_B, original.variables(model, VIT_B))

@@ -126,7 +126,7 @@ def test_so_they_are_with_another_patch_and_ratio():
     assert_same(replace(MAE_TEST, patch_size=14, image_size=70, mask_ratio=0.61), batch=2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_so_they_are_with_vit_b_at_full_size():
     assert_same(MAE_VIT_B, batch=1)
 

@@ -152,8 +152,14 @@ def test_vit_b_equals_the_original(vit_b, name, record_property):
     vit_b.compare(image, prompts_for(image)).check(record_property, f"vit_b, {name}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["coffee", "rocket, 333x501", "retina", *photos.EXTRA])
+# A portrait among them in the slow suite; the others are exhaustive.
+MORE_PHOTOS = [
+    pytest.param(name, marks=pytest.mark.slow if "333x501" in name else pytest.mark.exhaustive)
+    for name in ("coffee", "rocket, 333x501", "retina", *photos.EXTRA)
+]
+
+
+@pytest.mark.parametrize("name", MORE_PHOTOS)
 def test_vit_b_equals_the_original_on_more_photos(vit_b, name, record_property):
     image = photos.photo(name)
     vit_b.compare(image, prompts_for(image)).check(record_property, f"vit_b, {name}")
@@ -182,7 +188,7 @@ def test_bfloat16_masks_overlap_with_float32_ones(vit_b):
     assert min(overlaps) >= 0.99
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("config", [VIT_L, VIT_H], ids=lambda config: config.name)
 def test_larger_encoders_equal_the_original(config, record_property):
     image = photos.photo("chelsea")

@@ -266,10 +266,15 @@ def test_both_versions_of_memory_attention_are_one_function():
             np.testing.assert_allclose(fast, reference, atol=2e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
-    [SAM2_1_TINY, SAM2_TINY, SAM2_1_SMALL, SAM2_1_BASE_PLUS, SAM2_1_LARGE],
+    [
+        pytest.param(SAM2_1_TINY, marks=pytest.mark.slow),
+        *(
+            pytest.param(config, marks=pytest.mark.exhaustive)
+            for config in (SAM2_TINY, SAM2_1_SMALL, SAM2_1_BASE_PLUS, SAM2_1_LARGE)
+        ),
+    ],
     ids=lambda config: config.name,
 )
 def test_full_size_models_equal_the_original(config):
