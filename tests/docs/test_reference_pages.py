@@ -10,7 +10,6 @@ import pytest
 
 import convert
 import sam_jax
-import sam_jax.compat
 from sam_jax.errors import InputError
 from sam_jax.train.clip_runs import ClipTrainConfig, clip_config_from_values
 from sam_jax.train.config import config_from_values
