@@ -1,3 +1,3 @@
 """The version, alone in its file so that building the package imports nothing else."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

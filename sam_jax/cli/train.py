@@ -55,10 +55,10 @@ def train(
 ) -> None:
     """Trains as CONFIG says: a TOML file, or a recipe by name (vit_b, vit_l, vit_h).
 
-    docs/training.md describes every key. The run's folder is written to as it goes: metrics.jsonl
-    and tensorboard/ with the metrics, pictures/ with masks of first prompts beside the true ones,
-    checkpoints/ to go on from, and model/, a checkpoint for the other commands, at the end. Ctrl-C
-    or SIGTERM ends the run after the update it is at, with a checkpoint.
+    docs/reference/configuration.md lists every key. The run's folder is written to as it goes:
+    metrics.jsonl and tensorboard/ with the metrics, pictures/ with masks of first prompts beside
+    the true ones, checkpoints/ to go on from, and model/, a checkpoint for the other commands, at
+    the end. Ctrl-C or SIGTERM ends the run after the update it is at, with a checkpoint.
     """
     from sam_jax.train.config import config_from_values, read_values
 

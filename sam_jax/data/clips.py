@@ -29,15 +29,15 @@ class ClipOptions:
     """What clips look like.
 
     Attributes:
-      image_size: side of the frames in pixels, a multiple of 8.
-      frames: of a clip.
-      objects: in a clip, besides those that only pass by.
-      passers: objects that cross the picture in front of the others and are no masks.
-      speed: how far an object moves between frames, at most, as a part of the side.
-      turn: how far it turns, at most, in radians.
-      leaving: how often an object leaves the picture and comes back.
-      alike: how often an object has another's colours and texture.
-      noise: standard deviation of the camera's noise, of 255.
+      image_size: [pixels] side of the frames, a multiple of 8.
+      frames: [frames] length of a clip.
+      objects: [objects] objects in a clip that have masks.
+      passers: [objects] objects that cross the picture in front of the others and have no masks.
+      speed: [fraction of the side] how far an object moves between frames, at most.
+      turn: [radians] how far an object turns between frames, at most.
+      leaving: [probability] how often an object leaves the picture and comes back.
+      alike: [probability] how often an object has another's colors and texture.
+      noise: [gray levels of 255] standard deviation of the camera's noise.
     """
 
     image_size: int = 128

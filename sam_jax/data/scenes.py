@@ -53,26 +53,29 @@ class SceneOptions:
     """What scenes look like.
 
     Attributes:
-      image_size: side of the frame in pixels, a multiple of 64.
-      masks: how many masks a scene has at most; if there are more, a random choice.
-      objects: how many objects a scene has at most, besides its background.
-      primitives: how many outlines are drawn at most, parts and background included; objects beyond
-        are left out whole.
-      kinds: names of kinds of objects, from `KIND_NAMES`.
-      least_aspect: the image's shorter side over its longer, drawn from this to 1; 1 for squares
-        only.
-      difficulty: from 0 to 1; scales blur, noise, compression and how often contrast is low.
-      group: how often like objects come in numbers.
-      dominant: how often, otherwise, one object fills much of the image.
-      low_contrast: how often a species has colours close to the backdrop's.
-      same_material: how often it is made of the backdrop's own material.
-      shadow: how often a scene has cast shadows.
-      translucent: how often objects of a species let through what is behind them.
-      horizon: how often the background has ground below a horizon.
-      side: how often it is divided by an edge from top to bottom.
-      grey: how often the picture has no colour.
-      stuff: how often regions of the background are among the masks; always where there are fewer
-        than three others.
+      image_size: [pixels] side of the frame, a multiple of 64.
+      masks: [masks] masks of a scene, at most; where there are more, a random choice.
+      objects: [objects] objects in a scene, at most, besides its background.
+      primitives: [outlines] outlines that are drawn, at most, those of parts and background
+        included; objects beyond are left out whole.
+      kinds: names of kinds of objects; the default is all that are trained on.
+      least_aspect: [shorter side / longer side] least aspect of the image; it is drawn from this to
+        1. 1 for squares only.
+      difficulty: from 0 to 1: scales blur, noise, compression and how often contrast is low.
+      group: [probability] how often like objects come in numbers.
+      dominant: [probability] how often, in a scene without such a group, one object fills much of
+        the image.
+      low_contrast: [probability] how often objects of a species have colors close to the
+        backdrop's.
+      same_material: [probability] how often objects of a species are made of the backdrop's own
+        material.
+      shadow: [probability] how often a scene has cast shadows.
+      translucent: [probability] how often objects of a species let through what is behind them.
+      horizon: [probability] how often the background has ground below a horizon.
+      side: [probability] how often the background is divided by an edge from top to bottom.
+      grey: [probability] how often the picture has no color.
+      stuff: [probability] how often regions of the background are among the masks; always where
+        there are fewer than three others.
 
     Raises:
       InputError: a value is out of its range.

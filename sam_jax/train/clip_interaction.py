@@ -41,19 +41,27 @@ class ClipInteractionOptions:
     """Which frames have prompts, which are corrected, what is minimised; defaults are SAM 2's.
 
     Attributes:
-      mask_probability: how often a clip's objects start from their true masks, which are not
-        corrected then; of one frame alone, never.
-      box_probability: how often they otherwise start from a box rather than a click.
-      max_conditioning: frames with prompts to start from, at most; the first one always has them.
-      max_corrected: frames that get clicks, at most, those included.
-      correction_points: clicks of such a frame.
-      from_mask_probability: how often a click is drawn from the object, wherever it is wrong.
-      box_noise: see `SimulationOptions`, and so is the next.
-      max_box_noise: likewise, in pixels of the 1024-pixel frame.
-      focal_weight: of the focal loss.
-      dice_weight: of the dice loss.
-      iou_weight: of the absolute error of the predicted IoU.
-      presence_weight: of the cross-entropy of the object's presence.
+      mask_probability: [probability] how often a clip's objects start from their true masks, and
+        are not corrected; a clip of one frame never does.
+      box_probability: [probability] how often an object that does not start from its mask starts
+        from a box rather than a click.
+      max_conditioning: [frames] frames that have first prompts, at most; the first frame always has
+        them.
+      max_corrected: [frames] frames that are corrected by clicks, at most; frames with first
+        prompts are counted.
+      correction_points: [clicks] clicks in each corrected frame.
+      from_mask_probability: [probability] how often a click is drawn from the whole object rather
+        than from where the prediction is wrong.
+      box_noise: [fraction of the box's width or height] limit of the uniform noise of each
+        coordinate of a box.
+      max_box_noise: [pixels of a 1024-pixel frame] another limit of that noise; the lesser of the
+        two counts.
+      focal_weight: weight of the focal loss.
+      dice_weight: weight of the dice loss.
+      iou_weight: weight of the absolute error of the predicted IoU.
+      presence_weight: weight of the cross-entropy of the object's presence.
+      terms: a table of its own for the terms of the losses; `focal_alpha` and `focal_gamma` alone
+        count here.
     """
 
     mask_probability: float = 0.5

@@ -39,11 +39,13 @@ class ClipModelOptions:
     """What is trained, and from where.
 
     Attributes:
-      name: of a configuration, such as sam2.1_tiny.
-      checkpoint: a native checkpoint or a name to start from; empty for random parameters.
-      image_size: side of the frames in pixels; 0 for the configuration's own.
-      dtype: compute type; parameters and the optimiser's state are float32.
-      remat: recompute the encoder's blocks in the backward pass to save memory.
+      name: the architecture, such as sam2.1_tiny.
+      checkpoint: a checkpoint directory or a model's name to start from; empty for random
+        parameters.
+      image_size: [pixels] side of the frames; 0 for the model's own.
+      dtype: type that the model computes in; parameters and the optimizer's state are always
+        float32.
+      remat: compute the encoder's blocks again in the backward pass, to save memory.
     """
 
     name: str = "sam2.1_tiny"
@@ -58,10 +60,11 @@ class ClipDataOptions:
     """What it is trained on.
 
     Attributes:
-      path: a folder of videos as DAVIS lays them out; or "clips" for procedural ones.
-      batch_size: clips in an update, over all devices and processes.
-      frames: of a clip (SAM 2: 8); 1 trains on images.
-      objects: of a clip, at most (SAM 2: 3).
+      path: a folder of videos in DAVIS's layout; or "clips" for procedural ones, drawn as the table
+        `[clips]` says. Required.
+      batch_size: [clips] clips in an update, over all devices and processes.
+      frames: [frames] length of a clip (SAM 2: 8); 1 trains on images.
+      objects: [objects] objects of a clip that are followed, at most (SAM 2: 3).
     """
 
     path: str = ""

@@ -21,17 +21,17 @@ class LossOptions:
     """What the losses weigh, and what the paper does not say of them.
 
     Attributes:
-      focal_weight: of the focal loss (paper: 20).
-      dice_weight: of the dice loss (paper: 1).
-      iou_weight: of the squared error of the predicted IoU (paper: 1).
+      focal_weight: weight of the focal loss (paper: 20).
+      dice_weight: weight of the dice loss (paper: 1).
+      iou_weight: weight of the squared error of the predicted IoU (paper: 1).
       focal_alpha: weight of foreground pixels in the focal loss, background has the rest; negative
-        for none (paper: silent; SAM 2: 0.25).
+        for no weights (paper: silent; SAM 2: 0.25).
       focal_gamma: how much pixels that are right already are discounted (paper: silent; SAM 2: 2).
-      others_weight: of the mean over all masks, where there are several, beside that of the least
-        loss, which has the rest (paper: 0). A little keeps the other masks from being of nothing
-        that anybody asked for, which matters where training is short.
-      iou_of: whose predicted IoU is trained where there are several masks: that of the mask with
-        the least loss, or of all (paper: silent; SAM 2 takes all).
+      others_weight: [fraction] where a prompt has several masks, the weight of the mean loss over
+        all of them; the mask of least loss has the rest (paper: 0). A little keeps the other masks
+        useful, which matters where training is short.
+      iou_of: where a prompt has several masks, whose predicted IoU is trained: "chosen", the mask
+        of least loss, or "all" (paper: silent; SAM 2 takes all).
     """
 
     focal_weight: float = 20.0

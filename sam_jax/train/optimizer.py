@@ -33,28 +33,33 @@ class OptimizerOptions:
     """How parameters follow gradients; the defaults are the paper's for ViT-H.
 
     Attributes:
-      learning_rate: the highest.
-      steps: updates in all.
-      warmup_steps: of linear growth to `learning_rate`.
-      warmup_start: the first one's fraction of it (paper: silent; ViTDet: 0.001).
-      schedule: "step" multiplies by `decay_factor` at each of `decay_steps`, "cosine" goes to zero.
-      decay_steps: after how many updates (paper: 60,000 and 86,666 of 90,000).
-      decay_factor: what is left then.
-      weight_decay: of AdamW, times the learning rate.
+      learning_rate: the highest learning rate of the schedule.
+      steps: [updates] length of the run.
+      warmup_steps: [updates] length of the warm-up, in which the learning rate grows linearly to
+        `learning_rate`.
+      warmup_start: [fraction of `learning_rate`] learning rate of the first update (paper: silent;
+        ViTDet: 0.001).
+      schedule: after the warm-up, "step" multiplies the rate by `decay_factor` at each of
+        `decay_steps`; "cosine" lets it fall to zero at the last update.
+      decay_steps: [updates] after how many updates "step" lowers the rate (paper: 60,000 and 86,666
+        of 90,000).
+      decay_factor: what "step" multiplies the rate by each time.
+      weight_decay: AdamW's weight decay; in an update it is multiplied by the learning rate.
       decay_all: weight decay for biases, norms, position tables and learned tokens too, which are
         left out otherwise (paper: silent; ViTDet-H decays all, SAM 2 neither biases nor norms).
-      rule: "adamw" (the paper's), or "muon": the momentum of every matrix is made orthogonal
-        before it is followed (Jordan et al. 2024), which learns in fewer steps from nothing; what
-        is no matrix stays with AdamW, and so do the kernels of an encoder's queries, keys and
-        values, which a run holds by heads. Its steps are as long as AdamW's are (Liu et al. 2025,
+      rule: "adamw" (the paper's), or "muon": the momentum of every matrix is made orthogonal before
+        it is followed (Jordan et al. 2024), which learns in fewer steps from nothing. What is no
+        matrix stays with AdamW, and so do the kernels of an encoder's queries, keys and values,
+        which a run holds by heads. Muon's steps are scaled to AdamW's length (Liu et al. 2025,
         arXiv 2502.16982), so one learning rate serves both.
-      momentum: of Muon.
-      beta1: of AdamW.
-      beta2: likewise.
-      layer_decay: of the learning rate, for each block further from the decoder: block i of L has
-        layer_decay ** (L - i), what is below the blocks layer_decay ** (L + 1), all else 1.
-      clip_norm: largest norm of the whole gradient; 0 for none (paper: silent; SAM 2: 0.1).
-      frozen: patterns (regular expressions, searched in paths) of parameters that stay as they are.
+      momentum: Muon's momentum.
+      beta1: AdamW's decay rate of the mean of gradients.
+      beta2: AdamW's decay rate of the mean of squared gradients.
+      layer_decay: factor of the learning rate for each block further from the decoder: block i of L
+        has `layer_decay ** (L - i)`, what is below the blocks `layer_decay ** (L + 1)`, all else 1.
+      clip_norm: largest norm of the whole gradient; 0 for no clipping (paper: silent; SAM 2: 0.1).
+      frozen: regular expressions, searched in paths such as
+        `image_encoder/blocks_0/attn/qkv/kernel`; parameters that match any stay as they are.
     """
 
     learning_rate: float = 8e-4

@@ -1,4 +1,8 @@
-"""What a training run can be told, as frozen values; their documentation is the keys'."""
+"""What a training run can be told, as frozen values; their documentation is the keys'.
+
+In an "Attributes:" section, square brackets hold the unit: docs/reference/configuration.md is made
+of these sections by docs/tools/reference_pages.py.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -22,13 +26,18 @@ class ModelOptions:
     """What is trained, and from where.
 
     Attributes:
-      name: of a configuration, such as vit_b.
-      checkpoint: a native checkpoint or a name to start from; empty for random parameters.
-      mae: a checkpoint of `sam-jax pretrain`, whose encoder to start from; empty for none.
-      dtype: compute type; parameters and the optimiser's state are float32.
-      remat: recompute the encoder's blocks in the backward pass to save memory.
-      drop_path: see `Sam` (paper: 0.4 for ViT-H and ViT-L, 0.6 for ViT-B).
-      decoder_dropout: see `Sam` (paper: 0.1).
+      name: the architecture: vit_b, vit_l, vit_h, tiny or test. With a name of SAM 2, such as
+        sam2.1_tiny, the run trains on clips and has tables of its own.
+      checkpoint: a checkpoint directory or a model's name to start from; empty for random
+        parameters.
+      mae: `model.npz` of `sam-jax pretrain`, whose encoder to start from; empty for none. Not
+        together with `checkpoint`.
+      dtype: type that the model computes in; parameters and the optimizer's state are always
+        float32.
+      remat: compute the encoder's blocks again in the backward pass, to save memory.
+      drop_path: [probability] how often the encoder's last block is left out for an image; linearly
+        less for the blocks before (paper: 0.4 for ViT-H and ViT-L, 0.6 for ViT-B).
+      decoder_dropout: [probability] dropout in the mask decoder's attention and MLPs (paper: 0.1).
     """
 
     name: str = "vit_h"
@@ -42,20 +51,21 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ArchitectureOptions:
-    """Another size of the model that `model.name` names; 0, or an empty list, is that one's own.
+    """Another size of the model that `model.name` names; 0 or an empty list keeps that model's own.
 
     Attributes:
-      image_size: side in pixels of the frame that images are scaled to.
-      patch_size: of the image encoder, and so are the next five.
-      width: its channels.
-      depth: its blocks.
-      num_heads: of its attention.
-      mlp_dim: channels in its MLPs.
-      window_size: tokens along a window.
-      global_attention_indexes: blocks that attend over the whole image.
-      embed_dim: channels of an image's embedding and of the mask decoder.
-      decoder_num_heads: of the mask decoder's attention.
-      decoder_mlp_dim: channels in its MLPs.
+      image_size: [pixels] side of the model's frame.
+      patch_size: [pixels] side of a patch of the image encoder.
+      width: [channels] width of the image encoder.
+      depth: [blocks] depth of the image encoder.
+      num_heads: [heads] heads of the image encoder's attention; must divide `width`.
+      mlp_dim: [channels] width of the image encoder's MLPs.
+      window_size: [tokens] side of a window of the image encoder's attention.
+      global_attention_indexes: [block numbers from 0] blocks of the image encoder that attend over
+        the whole image.
+      embed_dim: [channels] width of an image's embedding and of the mask decoder.
+      decoder_num_heads: [heads] heads of the mask decoder's attention.
+      decoder_mlp_dim: [channels] width of the mask decoder's MLPs.
     """
 
     image_size: int = 0
@@ -102,19 +112,24 @@ class DataOptions:
     """What it is trained on.
 
     Attributes:
-      path: a folder of SA-1B (images with their JSON, or tar shards) or of COCO images; or "scenes"
-        for procedural scenes without end, drawn on the device as the table scenes says.
+      path: a folder in SA-1B's layout (images with their JSON, or tar shards) or with COCO images;
+        or "scenes" for procedural scenes without end, drawn on the device as the table `[scenes]`
+        says. Required.
       annotations: the instances JSON of a COCO folder; empty to look for it.
-      batch_size: images in an update, over all devices and processes.
-      image_size: side in pixels of the frame that images are scaled to; 0 for the model's own
+      batch_size: [images] images in an update, over all devices and processes.
+      image_size: [pixels] side of the frame that images are scaled to; 0 for the model's own
         (paper: 1024). A smaller one makes the first part of a long run cheap.
-      max_masks: of an image, drawn anew each time (paper: 64).
-      max_mask_area: masks that cover more of the image than this are left out (paper: 0.9).
-      jitter: the least and greatest factor of large-scale jitter; empty for none (paper: none;
-        0.1 and 2 for the model that made SA-1B's masks).
-      flip: horizontally, half of the time (paper: none).
-      workers: processes that prepare images; 0 does it in the training process.
-      overfit: train on the first so many images alone, one batch again and again; 0 for all.
+      max_masks: [masks] masks of an image that are trained on, at most; drawn anew each time the
+        image comes up (paper: 64).
+      max_mask_area: [fraction of the image] masks that cover more than this are left out (paper:
+        0.9).
+      jitter: [factors] least and greatest factor of large-scale jitter, such as `[0.1, 2.0]`; empty
+        for no jitter (paper: none; 0.1 and 2 for the model that made SA-1B's masks).
+      flip: mirror images left to right, half of the time (paper: none).
+      workers: [processes] processes that read and resize images; 0 does it in threads of the
+        training process.
+      overfit: [images] train on this many images, the first ones, again and again as one batch; 0
+        for all images. Must equal `batch_size`.
     """
 
     path: str = ""
@@ -134,15 +149,15 @@ class RunOptions:
     """How the run is done.
 
     Attributes:
-      seed: decides everything that is random.
-      accumulate: parts that a batch is taken in, one after the other, to save memory.
-      data: devices of the mesh over which images are divided; 0 for as many as there are.
-      model: devices that share an image.
-      checkpoint_every: updates between checkpoints.
-      keep: so many of the newest checkpoints, at least 2.
-      keep_every: also those of steps that are multiples of this; 0 for none.
-      log_every: updates between lines of metrics.
-      picture_every: updates between pictures of prompts and masks; 0 for none.
+      seed: start of everything that is random.
+      accumulate: [parts] parts of a batch that are computed one after the other, to save memory.
+      data: [devices] devices over which the images of a batch are divided; 0 for all there are.
+      model: [devices] devices that share one image.
+      checkpoint_every: [updates] how often a checkpoint is written.
+      keep: [checkpoints] how many of the newest checkpoints are kept; at least 2.
+      keep_every: [updates] checkpoints at multiples of this are kept for good; 0 for none.
+      log_every: [updates] how often a line of metrics is written.
+      picture_every: [updates] how often pictures of prompts and masks are drawn; 0 for never.
     """
 
     seed: int = 0
@@ -164,16 +179,18 @@ class TuneOptions:
       method: "full" trains all parameters. "decoder" trains the mask decoder alone, as most who
         tune SAM do. "lora" trains the mask decoder and low-rank updates of the image encoder. With
         each, `optimizer.frozen` leaves out more of the model's own parameters: with
-        ["^mask_decoder/"], "lora" trains the updates alone; these are frozen by leaving their
-        kernels out of lora_patterns. With "decoder" and "lora" an adapter is written beside the
-        model.
-      lora_rank: see `LoraOptions`, and so are the next three.
-      lora_alpha: the updates are scaled by lora_alpha / lora_rank.
-      lora_targets: of "q", "k" and "v".
-      lora_patterns: of the kernels that are updated.
-      cached_embeddings: a folder, empty for none; each image is encoded once and its embedding kept
-        there, 4 MB for an image of 1024 pixels. With method "decoder", without augmentation and
-        drop path; no pictures are drawn.
+        ["^mask_decoder/"], "lora" trains the updates alone. With "decoder" and "lora" an adapter is
+        written beside the model.
+      lora_rank: rank of the low-rank updates; at least 1.
+      lora_alpha: scale of the updates: they are multiplied by `lora_alpha / lora_rank`, so that
+        another rank needs no other learning rate.
+      lora_targets: which of queries, keys and values get an update (the LoRA paper's choice: q and
+        v).
+      lora_patterns: regular expressions, searched in paths such as
+        `image_encoder/blocks_0/attn/qkv/kernel`; kernels that match any get an update.
+      cached_embeddings: a folder where each image's embedding is kept, so that it is encoded once;
+        empty for none. 4 MB for an image of 1024 pixels. Only with method "decoder", without
+        augmentation and drop path; no pictures are drawn.
     """
 
     method: Literal["full", "decoder", "lora"] = "full"
@@ -193,9 +210,13 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run: each attribute but the last two is a table of its file.
+    """One run: the tables of its file, and two keys that belong to none of them.
 
-    `single_first` and `detach_feedback` are those of `InteractiveOptions`.
+    Attributes:
+      single_first: train the single mask on the first prompt too, beside the three (paper: no, as
+        it is not asked for then; users do ask for it).
+      detach_feedback: stop gradients at logits that are fed back to the next pass (paper: silent;
+        SAM 2 does not stop them).
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -33,11 +33,12 @@ class MaeOptions:
     """What is pre-trained.
 
     Attributes:
-      name: of the model whose encoder it is, such as vit_b.
-      image_size: side of the crops in pixels; 0 for the configuration's own (paper: 224).
-      mask_ratio: of patches that are hidden (paper: 0.75).
-      dtype: compute type; parameters and the optimiser's state are float32.
-      remat: recompute blocks in the backward pass to save memory.
+      name: the model whose encoder is pre-trained: vit_b, vit_l or vit_h.
+      image_size: [pixels] side of the crops; 0 for the model's own (paper: 224).
+      mask_ratio: [fraction] share of an image's patches that are hidden (paper: 0.75).
+      dtype: type that the model computes in; parameters and the optimizer's state are always
+        float32.
+      remat: compute blocks again in the backward pass, to save memory.
     """
 
     name: str = "vit_b"
@@ -52,8 +53,8 @@ class ImageOptions:
     """What it is pre-trained on.
 
     Attributes:
-      path: a folder of images, searched with all folders in it.
-      batch_size: crops in an update, over all devices and processes.
+      path: a folder of images; all folders in it are searched too. Required.
+      batch_size: [crops] crops in an update, over all devices and processes.
     """
 
     path: str = ""

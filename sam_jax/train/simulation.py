@@ -28,15 +28,16 @@ class SimulationOptions:
     """How prompts are drawn.
 
     Attributes:
-      box_probability: how often the first prompt is a box rather than a point (paper: one half).
-      box_noise: standard deviation of the noise of each coordinate of a box, as a fraction of the
-        box's width or height (paper: 0.1).
-      max_box_noise: the noise's limit in pixels (paper: 20, presumably of the 1024-pixel frame).
-      box_noise_kind: its distribution (paper: "random", with a standard deviation). "gaussian" is
-        clamped to the limit, as in Meta's later code; "uniform" reaches to the least of
-        `box_noise` and the limit on either side, as in SAM 2.
-      correction_points: how many points follow the first prompt (paper: 8).
-      mask_only_passes: how many passes have no new point (paper: 2, one at a random place and one
+      box_probability: [probability] how often the first prompt is a box rather than a point (paper:
+        one half).
+      box_noise: [fraction of the box's width or height] standard deviation of the noise of each
+        coordinate of a box (paper: 0.1).
+      max_box_noise: [pixels] limit of that noise (paper: 20, presumably of the 1024-pixel frame).
+      box_noise_kind: distribution of the noise (paper: "random", with a standard deviation).
+        "gaussian" is clamped to the limit, as in Meta's later code; "uniform" reaches to the lesser
+        of `box_noise` and the limit on either side, as in SAM 2.
+      correction_points: [points] points that follow the first prompt (paper: 8).
+      mask_only_passes: [passes] passes without a new point (paper: 2, one at a random place and one
         at the end; SAM 2: 0). With 1 it is the one at the end.
     """
 
