@@ -120,7 +120,9 @@ class TrackRun:
                     if stop.is_set():
                         raise KeyboardInterrupt
             if self.video.cut is not None:
-                raise InputError(f"{self.video.cut}; their masks are in {self.output / MASKS}")
+                raise InputError(
+                    f"{self.video.cut}; the masks of these frames are in {self.output / MASKS}"
+                )
             waiting = [one for one in self.prompts if one.frame >= done]
             if waiting:
                 _check_frames(waiting, done, self.path)

@@ -90,6 +90,8 @@ def _matroska_end(file: BinaryIO, size: int) -> int | None:
         place += head
         if length is not None:
             place += length
+            if name == _SEGMENT:
+                return place
         elif name not in (_SEGMENT, _CLUSTER):
             return None
     return place
