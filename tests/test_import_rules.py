@@ -24,6 +24,8 @@ ALLOWED = {
     "ops": {"types"},
     "models": {"configs", "sam2_configs", "types", "ops"},
     "images": {"types"},
+    "natural_order": set(),
+    "frame_folders": {"images", "natural_order"},
     "preprocess": {"sam2_configs", "types", "ops", "images"},
     "prompt_batches": {"preprocess", "types"},
     "postprocess": {"configs", "types", "ops", "preprocess"},
@@ -63,6 +65,7 @@ ALLOWED = {
         "sharding",
     },
     "video": {
+        "frame_folders",
         "sam2_configs",
         "types",
         "ops",
@@ -87,7 +90,17 @@ ALLOWED = {
         "segmenter",
         "converter",
     },
-    "data": {"configs", "types", "ops", "images", "preprocess", "formats", "registry"},
+    "data": {
+        "configs",
+        "types",
+        "ops",
+        "images",
+        "natural_order",
+        "frame_folders",
+        "preprocess",
+        "formats",
+        "registry",
+    },
     "train": {
         "configs",
         "sam2_configs",
@@ -105,6 +118,7 @@ ALLOWED = {
         "adapters",
     },
     "evaluate": {
+        "natural_order",
         "configs",
         "types",
         "ops",

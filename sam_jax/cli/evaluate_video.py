@@ -55,7 +55,9 @@ def evaluate_video(
 
     Both are folders of one layout. DAVIS: VIDEO/FRAME.png, where the value of a pixel is the number
     of its object. SA-V: VIDEO/OBJECT/FRAME.png, a mask each. ANNOTATIONS may be the folder of the
-    dataset, with Annotations or Annotations_6fps in it.
+    dataset, with Annotations or Annotations_6fps in it. Folders that `sam-jax track` wrote count as
+    DAVIS's: PREDICTIONS has one for each video, or is one, of the only video. Frames go by their
+    names, and are in the order of the numbers in them.
 
     J is intersection over union, F the F-measure of boundaries, J&F their mean; each a mean over an
     object's frames, from the first one on that shows it, then over all objects. Frames without

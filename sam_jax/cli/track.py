@@ -19,7 +19,7 @@ from sam_jax.errors import CheckpointError
     type=click.IntRange(1, MAX_OBJECT),
     multiple=True,
     metavar="N",
-    help="Whom the prompts after it are about.  [default: 1]",
+    help="Which object the prompts after it are about.  [default: 1]",
 )
 @click.option(
     "--point",
@@ -69,7 +69,9 @@ from sam_jax.errors import CheckpointError
     "file with COCO RLE and scores.",
 )
 @click.option(
-    "--overlay/--no-overlay", default=True, help="Also write a video with the masks drawn on it."
+    "--overlay/--no-overlay",
+    default=True,
+    help="Also write a video with the masks drawn on it; pictures, where PyAV is not installed.",
 )
 @click.option(
     "--overlapping/--no-overlapping",
@@ -94,27 +96,49 @@ def track(
     max_frames: int | None,
     dtype: str,
 ) -> None:
-    """Follows objects through VIDEO, a file or a folder of pictures.
+    """Follows objects through VIDEO: a video file, a folder of pictures, or an animated picture.
 
-    Frames count from 0. A prompt on a later frame adds an object there, or corrects the mask of one
-    that is followed already.
+    Frames count from 0, those of a folder by the numbers in their names. A prompt on a later frame
+    adds an object there, or corrects the mask of one that is followed already.
 
         sam-jax track clip.mp4 --checkpoint sam2.1_tiny --point 0:310,220 --point 30:200,90
 
-    Writes masks/ with a file for each frame, overlay.mp4, and results.json. Ctrl-C ends it with
-    what was done.
+    Writes masks/ with a file for each frame (named as the pictures of a folder; 00000, 00001, ...
+    for a file), overlay.mp4, and results.json. Ctrl-C ends it with what was done. A file that was
+    cut short is an error, after the masks of what is there are written.
     """
+    path = _video_model(checkpoint)
     prompts = frame_prompts(ctx, objects, points, boxes, masks)
     check_output_folder(output)
-    if checkpoint is None:
-        raise CheckpointError(
-            "video needs a SAM 2 model; run `sam-jax download sam2.1_tiny` and add "
-            "--checkpoint sam2.1_tiny"
-        )
-    from sam_jax import registry
     from sam_jax.cli.track_run import TrackRun
 
-    path = registry.checkpoint_path(checkpoint)
     run = TrackRun(video, prompts, output, form, overlay, max_frames)
-    run.load(path, checkpoint, dtype, overlapping)
+    run.load(path, str(checkpoint), dtype, overlapping)
     run.run()
+
+
+def _video_model(checkpoint: str | None) -> Path:
+    """The directory of a SAM 2 checkpoint; asked before anything else is looked at.
+
+    Raises:
+      CheckpointError: none is named, there is none, or it is a model for images.
+    """
+    advice = "run `sam-jax download sam2.1_tiny` and add --checkpoint sam2.1_tiny"
+    if checkpoint is None:
+        raise CheckpointError(f"video needs a SAM 2 model; {advice}")
+    from sam_jax import registry
+    from sam_jax.checkpoints import read_info
+    from sam_jax.families import SAM, family_of
+
+    official = registry.official_name(checkpoint)
+    if official is not None and not official.startswith("sam2"):
+        raise CheckpointError(
+            f"{checkpoint} is {official!r}, a model for images; video needs SAM 2: {advice}"
+        )
+    path = registry.checkpoint_path(checkpoint)
+    config = read_info(path).config
+    if family_of(config) is SAM:
+        raise CheckpointError(
+            f"{checkpoint} is {config.name!r}, a model for images; video needs SAM 2: {advice}"
+        )
+    return path

@@ -1,9 +1,8 @@
 """What `sam-jax track` does: frames in, files out, whatever stops it."""
 
-import json
-import os
-import re
 import time
+import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax.cli.progress import ProgressBar
+from sam_jax.cli.track_output import (
+    MASKS,
+    RESULTS,
+    Overlay,
+    check_earlier,
+    masks_by_number,
+    remove_earlier,
+    write_masks,
+    write_results,
+)
 from sam_jax.cli.track_prompts import FramePrompt
 from sam_jax.errors import InputError
-from sam_jax.files import written_aside
-from sam_jax.formats.label_png import label_png
 from sam_jax.formats.overlay import draw_overlay
-from sam_jax.formats.rle import encode_rle, mask_area, mask_box
 from sam_jax.images import read_image
 from sam_jax.stopping import stop_requests
 from sam_jax.version import __version__
-from sam_jax.video.frames import VideoSource, open_video
+from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
 from sam_jax.video.inputs import mask_input, prompt_points
 from sam_jax.video.tracked_masks import TrackedMasks
 from sam_jax.video.tracker import Tracker
-from sam_jax.video.video_files import VideoWriter, pyav
-
-# Of an overlay whose source does not say.
-_FRAMES_PER_SECOND = 24.0
-_OURS = re.compile(r"\d{5,}\.(png|json)")
 
 
 class TrackRun:
@@ -50,16 +51,12 @@ class TrackRun:
         Raises:
           InputError: the video or a mask cannot be read, or a prompt is on no frame of it.
         """
-        self.path, self.output, self.form, self.overlay = video, output, form, overlay
+        self.path, self.output, self.form = video, output, form
         self.max_frames = max_frames
         self.video: VideoSource = open_video(video)
-        if overlay:
-            pyav()
-            if min(self.video.size_hw) < 2:
-                height, width = self.video.size_hw
-                raise InputError(
-                    f"frames of {width}x{height} are too small for an overlay; add --no-overlay"
-                )
+        self.overlay = Overlay(output, self.video.frames_per_second) if overlay else None
+        if self.overlay is not None:
+            self.overlay.check_size(self.video.size_hw)
         # What a video file says of its length may be wrong.
         exact = video.is_dir()
         if exact and self.video.length is not None:
@@ -71,7 +68,7 @@ class TrackRun:
             )
         self.prompts = prompts
         self.masks = {(one.frame, one.object): _read_mask(one) for one in prompts if one.mask}
-        _check_earlier(output, video)
+        check_earlier(output, video)
 
     def load(self, path: Path, name: str, dtype: str, overlapping: bool) -> None:
         """Loads the model and holds all prompts against it and the frames' size.
@@ -96,34 +93,40 @@ class TrackRun:
         """Follows the objects to the end, or until it is stopped; then says what was done.
 
         Raises:
-          InputError: a frame cannot be read, or prompts are left over at the end.
+          InputError: a frame cannot be read, the video was cut short, or prompts are left over at
+            the end. What was done until then is written.
           KeyboardInterrupt: it was asked to stop, and has finished the frame that it was at.
         """
-        folder = self.output / "masks"
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            if _OURS.fullmatch(old.name):
-                old.unlink()
-        if (self.output / "results.json").is_file():
-            (self.output / "overlay.mp4").unlink(missing_ok=True)
+        remove_earlier(self.output)
+        (self.output / MASKS).mkdir(parents=True, exist_ok=True)
+        total = self._total()
+        # So that whatever ends this, a later call knows what is here.
+        names = self.video.names
+        planned = [] if names is None else list(names[:total])
+        write_results(self.output, self._record(0, planned, None, "nothing yet, or it was killed"))
         started, done, ended = time.monotonic(), 0, "an error"
         try:
             with ExitStack() as stack:
+                # That the file was cut short is said below.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", CutVideoWarning)
                 stack.enter_context(self.video)
-                total = self._total()
+                if self.overlay is not None:
+                    stack.enter_context(self.overlay)
                 progress = stack.enter_context(ProgressBar("tracking", "frames", total))
                 stop = stack.enter_context(stop_requests())
-                for done in self._frames(folder, stack):
+                for done in self._frames():
                     progress.update(done)
                     if stop.is_set():
                         raise KeyboardInterrupt
+            if self.video.cut is not None:
+                raise InputError(
+                    f"{self.video.cut}; the masks of these frames are in {self.output / MASKS}"
+                )
             waiting = [one for one in self.prompts if one.frame >= done]
             if waiting:
                 _check_frames(waiting, done, self.path)
             ended = "the end of the video"
-            if total is not None and done < total:
-                ended = f"the end of what can be read: {done} of {total} frames"
-                click.echo(f"{self.path} says that it has {total} frames, and has {done}", err=True)
         except KeyboardInterrupt:
             ended = "an interruption"
             raise
@@ -138,12 +141,11 @@ class TrackRun:
         known = [n for n in (self.video.length, self.max_frames) if n is not None]
         return min(known) if known else None
 
-    def _frames(self, folder: Path, stack: ExitStack) -> Any:
+    def _frames(self) -> Iterator[int]:
         """Yields how many frames are finished, after each."""
         tracker, video = self.tracker, self.video
         exact = self.path.is_dir()  # what a video file says of its length may be wrong
         state = tracker.start(video.size_hw, num_frames=video.length if exact else None)
-        writer = None
         for index, frame in enumerate(video):
             if self.max_frames is not None and index >= self.max_frames:
                 return
@@ -160,16 +162,15 @@ class TrackRun:
                 state = tracker.prompt(state, seen, one.object, frame_index=index, **given)
             found_in = seen if state.objects else None
             state, found = tracker.step(state, found_in, frame_index=index)
-            self._write(folder / f"{index:05d}", found)
-            if self.overlay:
-                picture = np.asarray(self._drawn(frame, found, here))
-                if writer is None:
-                    rate = video.frames_per_second or _FRAMES_PER_SECOND
-                    size = (picture.shape[0], picture.shape[1])
-                    aside = VideoWriter(self.output / "overlay.mp4", rate, size)
-                    writer = stack.enter_context(aside)
-                writer.write(picture)
+            name = self._name(index)
+            write_masks(self.output, name, found, self.form)
+            if self.overlay is not None:
+                self.overlay.write(name, np.asarray(self._drawn(frame, found, here)))
             yield index + 1
+
+    def _name(self, index: int) -> str:
+        """What the files of a frame are called."""
+        return f"{index:05d}" if self.video.names is None else self.video.names[index]
 
     def _prompt(self, one: FramePrompt) -> dict[str, Any]:
         if one.mask is not None:
@@ -177,39 +178,12 @@ class TrackRun:
         labels = one.labels if one.points else None
         return {"points": one.points or None, "labels": labels, "box": one.box}
 
-    def _write(self, path: Path, found: TrackedMasks) -> None:
-        masks = dict(found)
-        if self.form == "png":
-            nothing = np.zeros(found.size_hw, bool)
-            every = (masks.get(i, nothing) for i in range(1, max(masks, default=0) + 1))
-            content = label_png(every, found.size_hw)
-        else:
-            objects = [
-                {
-                    "object": number,
-                    "object_score": float(found.object_scores[i]),
-                    "predicted_iou": float(found.scores[i]),
-                    "area": int(mask_area(mask)),
-                    "bbox": mask_box(mask).tolist(),
-                    "segmentation": encode_rle(mask),
-                }
-                for i, (number, mask) in enumerate(found)
-            ]
-            record = {"frame": found.frame_index, "objects": objects}
-            content = (json.dumps(record) + "\n").encode()
-        with written_aside(path.with_suffix(".png" if self.form == "png" else ".json")) as file:
-            file.write(content)
-
     def _drawn(self, frame: np.ndarray, found: TrackedMasks, here: list[FramePrompt]) -> Any:
         points = [point for one in here for point in one.points]
         labels = [label for one in here for label in one.labels]
-        masks = dict(found)
-        nothing = np.zeros(found.size_hw, bool)
-        # In the order of their numbers, so that each keeps its colour.
-        every = (masks.get(i, nothing) for i in range(1, max(masks, default=0) + 1))
         return draw_overlay(
             frame,
-            every,
+            masks_by_number(found),  # so that each object keeps its color
             points=np.array(points, float) if points else None,
             labels=np.array(labels) if points else None,
         )
@@ -221,9 +195,12 @@ class TrackRun:
         else:
             prompt_points(one.points or None, one.labels or None, one.box, size, config)
 
-    def _summary(self, frames: int, seconds: float, ended: str) -> None:
+    def _record(
+        self, frames: int, names: list[str], speed: float | None, ended: str
+    ) -> dict[str, Any]:
         height, width = self.video.size_hw
-        record = {
+        times = self.video.frame_times
+        return {
             "sam_jax": __version__,
             "video": {"file": self.path.name, "height": height, "width": width},
             "checkpoint": self.checkpoint,
@@ -239,17 +216,23 @@ class TrackRun:
                 for one in self.prompts
             ],
             "frames": frames,
-            "frames_per_second": round(frames / seconds, 3) if seconds else None,
+            "frame_names": names,
+            "frame_times": None if times is None else times[:frames],
+            "clip_frames_per_second": self.video.frames_per_second,
+            "run_frames_per_second": speed,
             "ended_by": ended,
         }
-        with written_aside(self.output / "results.json") as file:
-            file.write((json.dumps(record, indent=1) + "\n").encode())
+
+    def _summary(self, frames: int, seconds: float, ended: str) -> None:
+        names = [self._name(index) for index in range(frames)]
+        speed = round(frames / seconds, 3) if seconds else None
+        write_results(self.output, self._record(frames, names, speed, ended))
         click.echo(
-            f"{self.output / 'masks'}  {frames} frames, {frames / max(seconds, 1e-9):.2f} a second"
+            f"{self.output / MASKS}  {frames} frames, {frames / max(seconds, 1e-9):.2f} a second"
         )
-        if self.overlay and (self.output / "overlay.mp4").exists():
-            click.echo(str(self.output / "overlay.mp4"))
-        click.echo(str(self.output / "results.json"))
+        if self.overlay is not None and self.overlay.path.exists():
+            click.echo(str(self.overlay.path))
+        click.echo(str(self.output / RESULTS))
 
 
 def _check_frames(prompts: list[FramePrompt], length: int, video: Path) -> None:
@@ -265,32 +248,3 @@ def _read_mask(prompt: FramePrompt) -> np.ndarray:
     if not mask.any():
         raise InputError(f"{prompt.mask} shows no object: what is brighter than half is a mask")
     return mask
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a results.json is of this command."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and {"sam_jax", "video", "ended_by"} <= set(record)
-
-
-def _check_earlier(output: Path, video: Path) -> None:
-    """Refuses to remove what this command has not written, or what it is to read."""
-    folder = output / "masks"
-    if video.resolve() in (folder.resolve(), (output / "overlay.mp4").resolve()):
-        raise InputError(f"{video} would be written over; choose another --output")
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; choose another --output")
-    for name in ("results.json", "overlay.mp4"):
-        if (output / name).is_dir():
-            raise InputError(f"{output / name} is a folder; choose another --output")
-    ours = _is_ours(output / "results.json")
-    for name in ("masks", "overlay.mp4", "results.json"):
-        there = output / name
-        empty = there.is_dir() and not any(there.iterdir())
-        if there.exists() and not ours and not empty:
-            raise InputError(
-                f"{there} is there and no result of this command; choose another --output"
-            )

@@ -9,7 +9,9 @@ from PIL import Image
 from sam_jax.data.clips import ClipBatch
 from sam_jax.errors import InputError
 from sam_jax.formats.label_png import read_label_png
-from sam_jax.images import in_order, list_images, read_image
+from sam_jax.frame_folders import frame_files
+from sam_jax.images import read_image
+from sam_jax.natural_order import in_order
 
 # Draws of a window before one without any object is taken as it is.
 _TRIES = 20
@@ -65,7 +67,7 @@ class ClipFolderBatches:
             if not (pictures / folder.name).is_dir():
                 self._skipped += 1
                 continue
-            named = {path.stem: path for path in list_images(pictures / folder.name)}
+            named = {path.stem: path for path in frame_files(pictures / folder.name)}
             pairs = [
                 (named[mask.stem], mask)
                 for mask in in_order(list(folder.glob("*.png")))

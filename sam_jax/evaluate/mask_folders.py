@@ -5,6 +5,9 @@ value, or the index of its colour in the palette, is the object's number, 0 the 
 
 SA-V: `<video>/<object>/<frame>.png`, one PNG for each object, which is where the value is not 0;
 objects may overlap.
+
+What `sam-jax track` wrote of a video counts as DAVIS's: `<video>/masks/<frame>.png`, beside its
+results.json.
 """
 
 import os
@@ -17,6 +20,7 @@ from jaxtyping import Bool
 
 from sam_jax.errors import InputError
 from sam_jax.formats.label_png import read_label_png
+from sam_jax.natural_order import names_in_order
 
 DAVIS = "DAVIS"
 SA_V = "SA-V"
@@ -26,6 +30,8 @@ SA_V = "SA-V"
 _ANNOTATIONS = ("Annotations_6fps", "Annotations")
 _SIZES = ("480p", "1080p", "Full-Resolution")
 _SUFFIX = ".png"
+# What `sam-jax track` writes.
+_TRACKED, _RESULTS = "masks", "results.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class MaskTrack:
       folder: where the files are.
       video: the name of the video.
       name: of the one object; None where the files hold all.
-      frames: names of the frames in their order, without .png.
+      frames: names of the frames in the order of their numbers, without .png.
     """
 
     folder: Path
@@ -100,11 +106,13 @@ class MaskFolder:
       root: the folder that has one for each video.
       layout: `DAVIS` or `SA_V`; None where no video has any masks.
       videos: names of the videos, sorted.
+      is_one_video: whether the root is the folder of the one video.
     """
 
     root: Path
     layout: str | None
     videos: tuple[str, ...]
+    is_one_video: bool = False
 
     def tracks(self, video: str) -> tuple[MaskTrack, ...]:
         """What there is of a video: one track (DAVIS), or one for each object (SA-V), sorted.
@@ -112,7 +120,7 @@ class MaskFolder:
         Raises:
           InputError: the video's folder cannot be listed.
         """
-        folder = self.root / video
+        folder = _masks_of(self.root if self.is_one_video else self.root / video)
         if self.layout == SA_V:
             return tuple(
                 MaskTrack(folder / name, video, name, _frames(folder / name))
@@ -121,18 +129,24 @@ class MaskFolder:
         return (MaskTrack(folder, video, None, _frames(folder)),)
 
 
-def open_mask_folder(path: Path, videos: tuple[str, ...] | None = None) -> MaskFolder:
+def open_mask_folder(
+    path: Path, videos: tuple[str, ...] | None = None, only_video: str | None = None
+) -> MaskFolder:
     """Finds which layout a folder has.
 
     Args:
       path: the folder that has one for each video, or one above it that a dataset comes with:
         with Annotations_6fps or Annotations in it, and in these DAVIS's 480p.
       videos: look only at these; those that are missing are left out.
+      only_video: the name of the one video that there is, where the path may also be what
+        `sam-jax track` wrote of it.
 
     Raises:
       InputError: it is missing, holds no videos, or videos of both layouts.
     """
     root = _root(path)
+    if only_video is not None and is_one_video(root):
+        return MaskFolder(root, _layout(root), (only_video,), is_one_video=True)
     found = _subfolders(root)
     if not found:
         raise InputError(f"{root} holds no videos: each has a folder with PNG files of masks")
@@ -173,7 +187,17 @@ def _root(path: Path) -> Path:
     return path
 
 
+def is_one_video(folder: Path) -> bool:
+    """Whether a folder is what `sam-jax track` wrote of one video."""
+    return (folder / _TRACKED).is_dir() and (folder / _RESULTS).is_file()
+
+
+def _masks_of(video: Path) -> Path:
+    return video / _TRACKED if is_one_video(video) else video
+
+
 def _layout(video: Path) -> str | None:
+    video = _masks_of(video)
     has_frames, has_folders = bool(_frames(video)), bool(_subfolders(video))
     if has_frames and has_folders:
         raise InputError(f"{video} has both PNG files and folders; give it one of the two layouts")
@@ -183,14 +207,13 @@ def _layout(video: Path) -> str | None:
 
 
 def _frames(folder: Path) -> tuple[str, ...]:
-    names = [
-        entry.name.removesuffix(_SUFFIX)
-        for entry in _entries(folder)
-        if entry.name.endswith(_SUFFIX) and not entry.is_dir()
-    ]
-    # Numbers without zeros in front are in their order, too.
-    by_number = all(name.isascii() and name.isdigit() for name in names)
-    return tuple(sorted(names, key=lambda name: (int(name) if by_number else 0, name)))
+    return tuple(
+        names_in_order(
+            entry.name.removesuffix(_SUFFIX)
+            for entry in _entries(folder)
+            if entry.name.endswith(_SUFFIX) and not entry.is_dir()
+        )
+    )
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:

@@ -5,14 +5,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sam_jax.errors import InputError
-from sam_jax.evaluate.mask_folders import FrameMasks, MaskFolder, MaskTrack, open_mask_folder
+from sam_jax.evaluate.mask_folders import (
+    FrameMasks,
+    MaskFolder,
+    MaskTrack,
+    is_one_video,
+    open_mask_folder,
+)
 from sam_jax.evaluate.video_metrics import ObjectFrames, ObjectScore
 from sam_jax.evaluate.video_scores import VideoScores
+from sam_jax.natural_order import natural_keys
 
 # What several datasets give to pixels of no object, or nobody knows of which.
 VOID = "255"
@@ -28,10 +35,32 @@ class _Pair:
     predicted: MaskTrack | None
     frames: tuple[str, ...]
 
+    @cached_property
+    def predicted_frames(self) -> dict[str, str]:
+        """The names of predictions by those of the annotations: the same, or the same number.
+
+        00005 goes with 5 where neither has a namesake.
+        """
+        there = () if self.predicted is None else self.predicted.frames
+        pairs = {frame: frame for frame in set(self.frames) & set(there)}
+        keys = natural_keys([*self.frames, *there])
+        theirs = _by_key(keys[len(self.frames) :], there)
+        for key, names in _by_key(keys[: len(self.frames)], self.frames).items():
+            others = theirs.get(key, [])
+            if len(names) == len(others) == 1:
+                pairs[names[0]] = others[0]
+        return pairs
+
     @property
     def missing(self) -> list[str]:
-        there = set(self.predicted.frames) if self.predicted is not None else set()
-        return [frame for frame in self.frames if frame not in there]
+        return [frame for frame in self.frames if frame not in self.predicted_frames]
+
+
+def _by_key(keys: Sequence[Any], names: Sequence[str]) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = {}
+    for key, name in zip(keys, names, strict=True):
+        found.setdefault(key, []).append(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -63,7 +92,9 @@ def score_folders(
     elsewhere it is background, as DAVIS 2017 reads it. Predicted objects go by their number.
 
     Args:
-      predictions: a folder in the same layout as the annotations.
+      predictions: a folder in the same layout as the annotations; where that is DAVIS's, also one
+        with what `sam-jax track` wrote of each video, or of the one that there is. Frames go by
+        their names, whose numbers may have zeros in front on one side.
       annotations: as `mask_folders.open_mask_folder` takes them.
       videos: score only these; all if None.
       missing: what to do where predictions are missing: "error", as `sav_benchmark` does, or count
@@ -80,7 +111,13 @@ def score_folders(
     """
     wanted = None if videos is None else tuple(videos)
     true = open_mask_folder(Path(annotations), wanted)
-    predicted = open_mask_folder(Path(predictions), wanted)
+    only = true.videos[0] if len(true.videos) == 1 else None
+    if only is None and is_one_video(Path(predictions)):
+        raise InputError(
+            f"{predictions} has the masks of one video, and {true.root} has several; list the one "
+            "video to score"
+        )
+    predicted = open_mask_folder(Path(predictions), wanted, only)
     _check_videos(true, predicted, wanted, missing == "empty")
     pairs = [
         pair
@@ -184,13 +221,12 @@ def _score(pair: _Pair, steps: _Steps) -> _Found:
         return _Found({}, (pair.true.key,), ())
     objects: dict[str, ObjectFrames] = {}
     known: set[str] = set()
-    absent = set(pair.missing)
     for frame in pair.frames:
         true = pair.true.read(frame)
         known |= set(true.masks)
         predicted = FrameMasks(true.size_hw, {})
-        if pair.predicted is not None and frame not in absent:
-            predicted = pair.predicted.read(frame)
+        if pair.predicted is not None and frame in pair.predicted_frames:
+            predicted = pair.predicted.read(pair.predicted_frames[frame])
         if predicted.size_hw != true.size_hw:
             raise InputError(
                 f"{pair.true.key}/{frame}.png: the prediction has {_size(predicted)} pixels, the "

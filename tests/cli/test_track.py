@@ -21,6 +21,7 @@ from sam_jax.sam2_configs import SAM2_TEST
 from sam_jax.video.tracker import Tracker
 from sam_jax.video.video_files import VideoWriter
 from tests.small_sam2 import small_variables
+from tests.video.made_videos import made
 
 pytest.importorskip("av")
 
@@ -201,7 +202,7 @@ def test_frames_too_small_for_an_overlay_are_followed_without_one(model, tmp_pat
     code, output = run(*args, "--point", "0:0,20")
     assert code == 2 and "add --no-overlay" in output and not (tmp_path / "out").exists()
     assert run(*args, "--point", "0:0,20", "--no-overlay")[0] == 0
-    assert read_label_png(tmp_path / "out" / "masks" / "00001.png").shape == (40, 1)
+    assert read_label_png(tmp_path / "out" / "masks" / "1.png").shape == (40, 1)
 
 
 def test_a_prompt_beyond_the_end_of_a_file_is_said_at_the_end(model, tmp_path):
@@ -213,7 +214,78 @@ def test_a_prompt_beyond_the_end_of_a_file_is_said_at_the_end(model, tmp_path):
         *("--point", "0:20,30", "--point", "9:20,30"),
     )
     assert code == 2 and "there is no frame 9" in output
-    assert len(in_order(tmp_path / "out")) == 3
+    assert in_order(tmp_path / "out") == ["00000.png", "00001.png", "00002.png"]
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["frame_names"] == ["00000", "00001", "00002"]
+    assert record["clip_frames_per_second"] == 10
+    assert record["frame_times"] == pytest.approx([0, 0.1, 0.2])
+    assert record["run_frames_per_second"] > 0 and "frames_per_second" not in record
+
+
+def test_without_pyav_frames_keep_their_names_and_the_overlay_is_pictures(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "clip").mkdir()
+    stems = ["t-1", "t0.25", "t0.5", "t7", "t10"]
+    for stem, image in zip(stems, frames(), strict=True):
+        Image.fromarray(image).save(tmp_path / "clip" / f"{stem}.jpg")
+        Image.fromarray(image[..., 0]).save(tmp_path / "clip" / f"{stem}.png")
+    out = tmp_path / "out"
+    args = ("--checkpoint", model, "--output", out, "--point", "0:20,30")
+    code, output = run(tmp_path / "clip", *args)
+    assert code == 0, output
+    assert output.count("PyAV is not installed: the overlay is written as pictures") == 1
+    assert output.count("the JPEGs are taken as the frames") == 1
+    assert set(in_order(out)) == {f"{stem}.png" for stem in stems}
+    assert {path.name for path in (out / "overlay").iterdir()} == {f"{stem}.jpg" for stem in stems}
+    with Image.open(out / "overlay" / "t10.jpg") as drawn:
+        assert drawn.height >= SIZE[0]
+    record = json.loads((out / "results.json").read_text())
+    assert record["frame_names"] == stems and record["ended_by"] == "the end of the video"
+    assert record["frame_times"] is None and record["clip_frames_per_second"] is None
+    # Another clip's results take their place; what is not of this command stays.
+    (out / "masks" / "mine.png").write_bytes(b"mine")
+    code, output = run(tmp_path / "clip", *args, "--max-frames", 1, "--no-overlay")
+    assert code == 0 and in_order(out) == ["mine.png", "t-1.png"], output
+    assert not (out / "overlay").exists()
+    # An animated picture is read without PyAV, a video file is not.
+    first, *more = [Image.fromarray(image) for image in frames(2)]
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=more, duration=50)
+    code, output = run(tmp_path / "clip.gif", *args, "--no-overlay")
+    assert code == 0 and in_order(out) == ["00000.png", "00001.png", "mine.png"], output
+    assert json.loads((out / "results.json").read_text())["frame_times"] == [0, 0.05]
+    (tmp_path / "clip.mp4").write_bytes(b"0000")
+    code, output = run(tmp_path / "clip.mp4", *args)
+    assert code == 2 and "pip install 'sam-jax[video]'" in output and output.count("\n") == 1
+
+
+def test_a_cut_video_is_an_error_and_the_masks_of_what_is_there_are_kept(model, tmp_path):
+    made(tmp_path / "clip.mkv")
+    content = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "clip.mkv").write_bytes(content[: len(content) // 2])
+    args = ("--checkpoint", model, "--output", tmp_path / "out", "--point", "0:20,30")
+    code, output = run(tmp_path / "clip.mkv", *args, "--format", "rle")
+    done = len(in_order(tmp_path / "out"))
+    assert code == 2 and 5 < done < 25
+    errors = [line for line in output.splitlines() if "cut short" in line]
+    assert len(errors) == 1 and f"is cut short: {done} frames could be read" in errors[0]
+    assert errors[0].startswith("error: ") and "warning" not in output
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["frames"] == done and "is cut short" in record["ended_by"]
+    assert (tmp_path / "out" / "overlay.mp4").exists()
+    # What was asked for is there.
+    code, output = run(tmp_path / "clip.mkv", *args, "--max-frames", 2, "--no-overlay")
+    assert code == 0 and len(in_order(tmp_path / "out")) == 2, output
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit_b", "sam_vit_h", None])
+def test_the_kind_of_model_is_looked_at_first(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "av", None)
+    args = [] if name is None else ["--checkpoint", name]
+    code, output = run(tmp_path / "no.mp4", *args, "--output", "/dev/null/no")
+    assert code == 2 and output.count("\n") == 1
+    assert "video needs" in output and "run `sam-jax download sam2.1_tiny`" in output
 
 
 def test_ctrl_c_keeps_what_was_done(model, tmp_path):

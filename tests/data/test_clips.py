@@ -119,3 +119,13 @@ def test_folders_that_are_none_are_refused(tmp_path):
         ClipFolderBatches(tmp_path, 32, 3, 3, seed=0, batch_size=1)
     with pytest.raises(InputError, match="no video with 9 frames"):
         ClipFolderBatches(davis(tmp_path), 32, 9, 3, seed=0, batch_size=1)
+
+
+def test_pictures_of_masks_beside_the_frames_are_no_frames(tmp_path):
+    root = davis(tmp_path, below="")
+    expected = next(ClipFolderBatches(root, 32, 3, 3, seed=0, batch_size=2))
+    for frame in (root / "JPEGImages").rglob("*.jpg"):
+        Image.new("L", (40, 30)).save(frame.with_suffix(".png"))
+    with pytest.warns(UserWarning, match="the JPEGs are taken as the frames"):
+        batches = ClipFolderBatches(root, 32, 3, 3, seed=0, batch_size=2)
+    jax.tree.map(np.testing.assert_array_equal, next(batches), expected)

@@ -308,3 +308,48 @@ def test_videos_without_masks(folders):
     with pytest.raises(InputError, match=r"predictions has no v/00004\.png"):
         score_folders(*folders)
     assert score_folders(*folders, missing="empty").overall.j_and_f == 0.0
+
+
+@pytest.mark.parametrize(
+    "true_names, found_names",
+    [
+        (["5", "6", "7", "8", "9", "10", "11"],) * 2,
+        (["t-1", "t0", "t0.25", "t0.5", "t10"],) * 2,
+        (["5", "6", "10", "11"], ["00005", "00006", "00010", "00011"]),
+        (["005", "006", "010", "011"], ["5", "6", "10", "11"]),
+    ],
+)
+def test_frames_go_by_their_names_in_the_order_of_their_numbers(folders, true_names, found_names):
+    predictions, annotations = folders
+    last = len(true_names) - 1
+    for place, (true, found) in enumerate(zip(true_names, found_names, strict=True)):
+        write_davis(annotations, "v", {true: labels_of({1: square(place % 5)})})
+        # The first and the last are not looked at.
+        wrong = place in (0, last)
+        write_davis(predictions, "v", {found: labels_of({1: square(6 if wrong else place % 5)})})
+    assert (1, 1, last - 1) == values(score_folders(*folders).objects["v"]["1"])
+
+
+def test_numbers_with_namesakes_are_not_mixed_up(folders):
+    predictions, annotations = folders
+    write_davis(annotations, "v", {n: labels_of({1: square(2)}) for n in ("0", "01", "1", "9")})
+    write_davis(predictions, "v", {n: labels_of({1: square(2)}) for n in ("0", "01", "001", "9")})
+    with pytest.raises(InputError, match="predictions has no v/1.png"):
+        score_folders(*folders)
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_what_the_command_wrote_of_a_video_is_read_as_it_is(folders, one):
+    predictions, annotations = folders
+    frames = {str(number): labels_of({1: square()}) for number in range(5, 12)}
+    write_davis(annotations, "clip", frames)
+    run = predictions if one else predictions / "clip"
+    write_davis(run, "masks", frames)
+    (run / "results.json").write_text("{}")
+    (run / "overlay").mkdir()
+    assert (1, 1, 5) == values(score_folders(*folders).objects["clip"]["1"])
+    write_davis(annotations, "other", frames)
+    with pytest.raises(InputError, match="list the one video" if one else "has no other"):
+        score_folders(*folders)
+    scores = score_folders(*folders, videos=["clip"])
+    assert list(scores.objects) == ["clip"]

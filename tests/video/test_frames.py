@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sam_jax.errors import InputError
-from sam_jax.video.frames import in_order, open_video
+from sam_jax.natural_order import in_order
+from sam_jax.video.frames import open_video
 from sam_jax.video.video_files import VideoWriter
 
 av = pytest.importorskip("av")
