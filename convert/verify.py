@@ -149,16 +149,32 @@ def _load_weights(original: Any, source: Path, config: ModelConfig, variables: P
     # Our own reader first: it is strict, and nothing reaches PyTorch that it refuses.
     tensors, is_torch = read_tensors(source)
     detect = detect_sam2_naming if is_sam2(tensors) else detect_naming
-    if is_torch and detect(tensors) == OFFICIAL:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        for wrapper in ("model", "state_dict"):
-            state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
+    state = None
+    if detect(tensors) == OFFICIAL:
+        state = _by_pytorch(source, tensors) if is_torch else None
+        # Behind prefixes that PyTorch's own loading does not see through, or in safetensors.
+        state = state or {n: torch.from_numpy(np.array(x, np.float32)) for n, x in tensors.items()}
     else:
         state = {
             name: torch.from_numpy(np.array(array))
             for name, array in to_state_dict(config, variables).items()
         }
     original.load_state_dict(state, strict=True)
+
+
+def _by_pytorch(source: Path, tensors: Mapping[str, Any]) -> Any:
+    """What `torch.load` reads, or None where that is not a table of exactly these tensors."""
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        return None
+    for wrapper in ("model", "state_dict"):
+        state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
+    return state if state.keys() == tensors.keys() else None
 
 
 def _image(rng: np.random.Generator, side: int) -> Float[np.ndarray, "1 {side} {side} 3"]:
