@@ -206,7 +206,7 @@ def load_source(
     if found.others:
         warnings.warn(
             f"{files.path} holds several models; {found.place!r} is taken, not "
-            f"{', '.join(map(repr, found.others))}; choose with --state-dict",
+            f"{', '.join(map(repr, found.others))}; for another: sam-jax convert --state-dict KEY",
             UserWarning,
             stacklevel=2,
         )
@@ -242,14 +242,27 @@ def _entries(config: ModelConfig) -> list[Entry]:
     return sam2.entries(config) if isinstance(config, Sam2Config) else sam.entries(config)
 
 
-def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], bool]:
-    """The tensors of PyTorch weights by name, and whether `torch.load` reads the file too.
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of PyTorch weights by name, under wrappers and behind prefixes as they may be.
 
     Raises:
       CheckpointError: as `read_source`, but for which tensors there are.
     """
-    found, _, is_torch = _read(find_source(path), None)
-    return found.tensors, is_torch
+    return read_state_dict(path)[0].tensors
+
+
+def read_state_dict(path: str | os.PathLike, place: str | None = None) -> tuple[StateDict, bool]:
+    """The state dict in PyTorch weights, and whether `torch.load` reads the file too.
+
+    Args:
+      path: as for `read_source`.
+      place: where it stands, if not where `convert.state_dicts` finds it.
+
+    Raises:
+      CheckpointError: as `read_source`, but for which tensors there are.
+    """
+    found, _, is_torch = _read(find_source(path), place)
+    return found, is_torch
 
 
 def _read(files: SourceFiles, place: str | None) -> tuple[StateDict, bytes | None, bool]:

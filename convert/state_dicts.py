@@ -8,7 +8,7 @@ named; tensors that belong to something else than the model are refused.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,14 @@ class StateDict:
       place: keys and prefix, "model" or "state_dict: teacher.*"; empty where neither is there.
       others: the places of other models in the file.
       left_out: names of entries beside them that are no part of a model.
+      prefix: what stood before their names.
     """
 
     tensors: dict[str, np.ndarray]
     place: str = ""
     others: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = field(default=(), repr=False)
+    left_out: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def find_state_dict(value: Any, place: str | None = None) -> StateDict:
@@ -86,14 +88,16 @@ def find_state_dict(value: Any, place: str | None = None) -> StateDict:
         return chosen[0]
     if not found:
         return _other_table(value)
-    whole = [one for one in found if _is_whole(one.tensors)]
-    candidates = whole or [max(found, key=lambda one: len(one.tensors))]
+    candidates = [one for one in found if _is_whole(one.tensors)]
+    if not candidates:
+        return found[0] if len(found) == 1 else _all_of(found)
     best = min(_rank(one) for one in candidates)
     first, *rest = [one for one in candidates if _rank(one) == best]
     if any(not _equal(first.tensors, one.tensors) for one in rest):
         places = ", ".join(repr(one.place) for one in (first, *rest))
         raise CheckpointError(f"it holds several models, {places}; choose one with --state-dict")
-    return replace(first, others=tuple(one.place for one in candidates if one is not first))
+    others = [one for one in candidates if not _equal(first.tensors, one.tensors)]
+    return replace(first, others=tuple(one.place for one in others))
 
 
 def _tables(
@@ -131,7 +135,7 @@ def _models(keys: tuple[str, ...], table: Mapping[Any, Any]) -> list[StateDict]:
     for name, tensor in tensors.items():
         # The longest prefix first: the empty one, if it is one, takes what is left.
         prefix = next((one for one in prefixes if name.startswith(one)), None)
-        if prefix is None:
+        if prefix is None or (not prefix and _OF_TRAINING.match(name)):
             outside.append(name)
         else:
             groups[prefix][name[len(prefix) :]] = tensor
@@ -143,6 +147,7 @@ def _models(keys: tuple[str, ...], table: Mapping[Any, Any]) -> list[StateDict]:
             {**group, **{name: tensors[name] for name in foreign}} if len(groups) == 1 else group,
             _place(keys, prefix),
             left_out=tuple(left_out),
+            prefix=prefix,
         )
         for prefix, group in groups.items()
     ]
@@ -154,6 +159,12 @@ def _place(keys: Sequence[str], prefix: str) -> str:
 
 def _is_whole(tensors: Mapping[str, Any]) -> bool:
     return all(any(part.match(name) for name in tensors) for part in _PARTS)
+
+
+def _all_of(found: Sequence[StateDict]) -> StateDict:
+    """Parts of models as one, under their names in the file, to be told by these."""
+    names = ((one.prefix + name, value) for one in found for name, value in one.tensors.items())
+    return StateDict(dict(names))
 
 
 def _rank(one: StateDict) -> int:

@@ -32,12 +32,7 @@ def load_converter() -> Any:
     problem = converter_conflict()
     if problem is not None:
         raise InputError(problem)
-    try:
-        return importlib.import_module("convert")
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("convert."):
-            raise
-        raise InputError(f"sam-jax's package `convert` lacks {error.name}; {_AGAIN}") from None
+    return importlib.import_module("convert")
 
 
 def converter_conflict() -> str | None:
