@@ -208,7 +208,7 @@ def load_source(
             f"{files.path} holds several models; {found.place!r} is taken, not "
             f"{', '.join(map(repr, found.others))}; for another: sam-jax convert --state-dict KEY",
             UserWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
     return LoadedSource(config, variables, naming, sha256, files, found)
 

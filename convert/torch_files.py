@@ -58,7 +58,12 @@ _INERT = (
     "decimal.Decimal",
     "functools.partial",
     "numpy.dtype",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+    *(f"numpy.random._pickle.__{name}_ctor" for name in (
+        "bit_generator", "generator", "randomstate",
+    )),
     "torch.device",
+    "types.SimpleNamespace",
 )  # fmt: skip
 _MAX_RANK = 8
 # More than any state dict's tensors share: a few bytes that many large tensors point to are a bomb.

@@ -14,7 +14,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-import sam_jax
 from sam_jax.errors import InputError
 
 # Stands in our convert/__init__.py, and in nobody else's.
@@ -40,16 +39,17 @@ def converter_conflict() -> str | None:
 
     Nothing is imported: the module that Python would load is only looked for.
     """
-    ours = Path(sam_jax.__file__).parents[1] / "convert"
+    ours = Path(__file__).parents[1] / "convert"
     there = (ours / "__init__.py").is_file()
     found = _places()
-    if found is None:
+    is_ours = found is not None and any(_same(place, ours) for place in found)
+    if found is None or (is_ours and not there):
         return f"sam-jax's package `convert` is not in {ours.parent}; {_AGAIN}"
-    if not any(_same(place, ours) for place in found):
+    if not is_ours:
         named = found[0] if found else "called convert that this program made"
         remedy = "rename it, or run from another folder" if there else _AGAIN
         return f"the module {named} hides sam-jax's own package `convert` ({ours}); {remedy}"
-    if there and _MARK not in (ours / "__init__.py").read_bytes():
+    if _MARK not in (ours / "__init__.py").read_bytes():
         others = _owners(ours / "__init__.py")
         by = f" of {' and '.join(others)}" if others else ""
         return (

@@ -162,7 +162,7 @@ def named_checkpoint(name: str | os.PathLike) -> Path | None:
             f"{name!r} means the model of that name, not the one in the current folder; write "
             f"./{name} for that",
             UserWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
     return path
 

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import pathlib
+import types
 import warnings
 from collections import Counter, OrderedDict, defaultdict
 
@@ -116,6 +117,8 @@ def test_wrappers_are_seen_through_whatever_lies_beside(tmp_path, tensors, wrapp
         "history": defaultdict(list, loss=[np.ones(3)]),
         "counts": Counter("abca"),
         "kinds": {"a", "b"},
+        "more": types.SimpleNamespace(a=1),
+        "random": np.random.default_rng(0),
         "device": torch.device("cpu"),
         "dtype": torch.bfloat16,
         "decoder_state": {"out.weight": torch.ones(2, 2)},
