@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convert.conversion import convert_checkpoint, export_checkpoint, read_source
 
+# By this `sam_jax.converter` tells our package from others of the name, without running either.
+OWNER = "sam-jax"
+
 __all__ = ["convert_checkpoint", "export_checkpoint", "read_source"]
 
 

@@ -1,9 +1,10 @@
 """PyTorch files to native checkpoints, and native checkpoints to PyTorch files."""
 
-import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convert import sam, sam2
-from convert.safetensors_files import read_safetensors_file
+from convert.relatives import describe_class, describe_relative
+from convert.restricted_pickle import Placeholder
 from convert.sam2_variants import detect_sam2_naming, infer_sam2_config
+from convert.source_files import SourceFiles, find_source, read_values
+from convert.state_dicts import StateDict, find_state_dict
 from convert.tables import HUGGING_FACE, OFFICIAL, Entry, to_native, to_torch
-from convert.torch_files import ZIP_MAGIC, read_torch_file, write_torch_file
+from convert.torch_files import write_torch_file
 from convert.variants import infer_config
 from sam_jax.checkpoints import (
     CheckpointInfo,
@@ -29,11 +33,39 @@ from sam_jax.families import ModelConfig, family_named, family_of
 from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import Params
 
-# How torch.save wrote files before version 1.6: a pickled magic number comes first.
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_LFS_POINTER = b"version https://git-lfs"
-_WRAPPERS = ("model", "state_dict")
 _MAX_CONFIG_BYTES = 1 << 20
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSource:
+    """A model that was read from PyTorch weights.
+
+    Attributes:
+      config: the architecture.
+      variables: for its model, float32, on the host.
+      naming: "official" or "huggingface".
+      sha256: of the file, in hexadecimal; of several, see `SourceFiles.sha256`.
+      files: it was read from.
+      state_dict: where in them it stood, and what else there was.
+    """
+
+    config: ModelConfig
+    variables: Params
+    naming: str
+    sha256: str
+    files: SourceFiles
+    state_dict: StateDict
+
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint records of it."""
+        record = {
+            "file": self.files.path.name,
+            "bytes": self.files.num_bytes(),
+            "sha256": self.sha256,
+            "naming": self.naming,
+        }
+        return record | ({"state_dict": self.state_dict.place} if self.state_dict.place else {})
 
 
 def convert_checkpoint(
@@ -43,44 +75,45 @@ def convert_checkpoint(
     config: ModelConfig | None = None,
     dtype: Any = np.float32,
     overwrite: bool = False,
+    state_dict: str | None = None,
 ) -> CheckpointInfo:
     """Converts an official `.pth` or a Hugging Face `.safetensors` file to a native checkpoint.
 
     Args:
-      source: the file; see `read_source`.
+      source: the file or directory; see `read_source`.
       destination: the directory to make.
       config: the architecture, where it is not to be told from the file.
       dtype: type on disk, see `save_checkpoint`.
       overwrite: replace a checkpoint that is at the destination.
+      state_dict: which model to take of several in the file; see `read_source`.
 
     Returns:
-      What the new checkpoint says about itself; its source holds file, bytes, sha256 and naming.
+      What the new checkpoint says about itself; its source holds file, bytes, sha256, naming and,
+      where the weights stood under keys or a prefix, these as state_dict.
 
     Raises:
       CheckpointError: the source cannot be used, or the destination is taken.
     """
     check_destination(destination, overwrite=overwrite)
-    path = _source_file(source)
-    config, variables, naming, sha256 = read_source(path, config)
-    origin = {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": sha256,
-        "naming": naming,
-    }
+    loaded = load_source(source, config, state_dict)
     try:
         return save_checkpoint(
-            destination, config, variables, origin, dtype=dtype, overwrite=overwrite
+            destination,
+            loaded.config,
+            loaded.variables,
+            loaded.origin(),
+            dtype=dtype,
+            overwrite=overwrite,
         )
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{loaded.files.path}: {error}") from error
 
 
 def export_checkpoint(source: str | os.PathLike, destination: str | os.PathLike) -> CheckpointInfo:
     """Writes a native checkpoint as a `.pth` file that the original code loads, in float32.
 
     Args:
-      source: a checkpoint directory.
+      source: a checkpoint, by name or directory.
       destination: the file to write; one that is there is not replaced.
 
     Returns:
@@ -115,31 +148,47 @@ def export_checkpoint(source: str | os.PathLike, destination: str | os.PathLike)
 
 
 def read_source(
-    path: str | os.PathLike, config: ModelConfig | None = None
+    path: str | os.PathLike, config: ModelConfig | None = None, state_dict: str | None = None
 ) -> tuple[ModelConfig, Params, str, str]:
-    """Reads a PyTorch file of a SAM or SAM 2 model, whole and strictly.
+    """Reads PyTorch weights of a SAM or SAM 2 model, whole and strictly.
 
-    Takes zip-format `.pth` and `.pt` files with a state dict, bare or under "model" or
-    "state_dict", and `.safetensors` files, each in the original's or in Hugging Face's naming; or a
-    directory with a `model.safetensors`.
+    Takes zip-format `.pth`, `.pt` and `.bin` files and `.safetensors` files, each in the original's
+    or in Hugging Face's naming; sharded weights by their index or by one part; or a directory that
+    holds one of these. The keys and prefixes that training code puts around a state dict are seen
+    through (`convert.state_dicts`); where a file holds several models, averaged weights are
+    preferred, and a warning names what was taken.
 
     Args:
       path: the file or directory.
       config: the architecture; by default the file's own, where `export_checkpoint` wrote it, and
         else told from names and shapes (`convert.variants`).
+      state_dict: which model to take of several in the file, such as "model" or "teacher.*".
 
     Returns:
       The configuration, the variables for its model (float32, on the host), the naming
       ("official" or "huggingface") and the file's SHA-256 in hexadecimal.
 
     Raises:
-      CheckpointError: the file is damaged, refused, of another family, or its tensors are not the
-        model's; then everything missing, unexpected and misshapen is listed.
+      CheckpointError: the file is damaged, refused, of another family or a relative that is not
+        read, its values are not finite, or its tensors are not the model's; then everything
+        missing, unexpected and misshapen is listed.
     """
-    path = _source_file(path)
-    sha256 = _sha256(path)
-    tensors, record, _ = _read_file(path)
+    loaded = load_source(path, config, state_dict)
+    return loaded.config, loaded.variables, loaded.naming, loaded.sha256
+
+
+def load_source(
+    path: str | os.PathLike, config: ModelConfig | None = None, state_dict: str | None = None
+) -> LoadedSource:
+    """As `read_source`, with all that is known of where the model came from."""
+    files = find_source(path)
+    sha256 = files.sha256()
+    found, record, _ = _read(files, state_dict)
+    tensors = found.tensors
     try:
+        relative = describe_relative(tensors)
+        if relative is not None:
+            raise CheckpointError(relative)
         of_sam2 = sam2.is_sam2(tensors)
         naming = detect_sam2_naming(tensors) if of_sam2 else sam.detect_naming(tensors)
         if config is None:
@@ -147,13 +196,21 @@ def read_source(
         if config is None and of_sam2:
             config = infer_sam2_config({n: tensor.shape for n, tensor in tensors.items()}, naming)
         if config is None:
-            heads = _huggingface_heads(path) if naming == HUGGING_FACE else None
+            heads = _huggingface_heads(files.path) if naming == HUGGING_FACE else None
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             config = infer_config(shapes, naming, heads)
         variables = from_state_dict(config, tensors, naming)
+        _check_finite(variables)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return config, variables, naming, sha256
+        raise CheckpointError(f"{files.path}: {error}") from error
+    if found.others:
+        warnings.warn(
+            f"{files.path} holds several models; {found.place!r} is taken, not "
+            f"{', '.join(map(repr, found.others))}; for another: sam-jax convert --state-dict KEY",
+            UserWarning,
+            stacklevel=1,
+        )
+    return LoadedSource(config, variables, naming, sha256, files, found)
 
 
 def from_state_dict(
@@ -185,81 +242,53 @@ def _entries(config: ModelConfig) -> list[Entry]:
     return sam2.entries(config) if isinstance(config, Sam2Config) else sam.entries(config)
 
 
-def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], bool]:
-    """The tensors of a PyTorch file by name, and whether `torch.load` reads it too.
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of PyTorch weights by name, under wrappers and behind prefixes as they may be.
 
     Raises:
       CheckpointError: as `read_source`, but for which tensors there are.
     """
-    tensors, _, is_torch = _read_file(_source_file(path))
-    return tensors, is_torch
+    return read_state_dict(path)[0].tensors
 
 
-def _source_file(path: str | os.PathLike) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "model.safetensors").is_file():
-            raise CheckpointError(
-                f"{path} is a directory without a model.safetensors; give a .pth, .pt or "
-                ".safetensors file"
-            )
-        return path / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    return path
+def read_state_dict(path: str | os.PathLike, place: str | None = None) -> tuple[StateDict, bool]:
+    """The state dict in PyTorch weights, and whether `torch.load` reads the file too.
 
+    Args:
+      path: as for `read_source`.
+      place: where it stands, if not where `convert.state_dicts` finds it.
 
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _read_file(path: Path) -> tuple[dict[str, np.ndarray], bytes | None, bool]:
-    """The state dict of a file, our record in it, and whether it is PyTorch's own format.
-
-    The format is told by the first bytes.
+    Raises:
+      CheckpointError: as `read_source`, but for which tensors there are.
     """
+    found, _, is_torch = _read(find_source(path), place)
+    return found, is_torch
+
+
+def _read(files: SourceFiles, place: str | None) -> tuple[StateDict, bytes | None, bool]:
+    value, record, is_torch = read_values(files)
     try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    if not start:
-        raise CheckpointError(f"{path} is empty; get it again")
-    if start.startswith(ZIP_MAGIC):
-        value, record = read_torch_file(path)
-        return _state_dict(path, value), record, True
-    if start.startswith(_LEGACY_MAGIC):
+        return find_state_dict(value, place), record, is_torch
+    except CheckpointError as error:
+        kind = describe_class(_class_in(value))
+        raise CheckpointError(f"{files.path}: {kind or error}") from error
+
+
+def _class_in(value: Any) -> str:
+    """The class of the first whole object in a file's dictionary."""
+    objects = value.values() if isinstance(value, dict) else ()
+    return next((one.class_name for one in objects if isinstance(one, Placeholder)), "")
+
+
+def _check_finite(variables: Params) -> None:
+    flat = flatten_dict(variables, sep="/")
+    broken = [name for name, values in flat.items() if not np.isfinite(values).all()]
+    if broken:
+        more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise CheckpointError(
-            f"{path} is in PyTorch's old format; load it with torch.load and save it again with "
-            "torch.save, in PyTorch 1.6 or later"
+            f"not finite: {', '.join(broken[:_SHOWN])}{more} ({len(broken)} of {len(flat)} arrays "
+            "have NaN or infinite values); the training failed or the file is damaged"
         )
-    if start.startswith(_LFS_POINTER):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
-    if start[8:9] == b"{":
-        return read_safetensors_file(path), None, False
-    raise CheckpointError(
-        f"{path} is neither a zip-format PyTorch file (.pth, .pt) nor a .safetensors file; "
-        "it may be damaged, so get it again"
-    )
-
-
-def _state_dict(path: Path, value: Any) -> dict[str, np.ndarray]:
-    for wrapper in _WRAPPERS:
-        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
-            value = value[wrapper]
-            break
-    if not isinstance(value, dict) or not value:
-        raise CheckpointError(f"{path} holds no state dict")
-    for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, np.ndarray):
-            raise CheckpointError(
-                f"{path} holds no state dict: the value of {str(name)[:200]!r} is no tensor"
-            )
-    return value
 
 
 def _recorded_config(record: bytes | None) -> ModelConfig | None:

@@ -122,7 +122,7 @@ def read_mae(
     Raises:
       CheckpointError: the file is damaged, or its tensors are not a masked autoencoder's.
     """
-    tensors, _ = read_tensors(path)
+    tensors = read_tensors(path)
     try:
         naming = detect_naming(tensors)
         config = config or infer_config(tensors, naming)

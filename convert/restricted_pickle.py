@@ -1,9 +1,11 @@
-"""Reads the pickle inside a PyTorch file: tensors in plain containers, and nothing else.
+"""Reads the pickle inside a PyTorch file: tensors in plain containers; all else stays inert.
 
 An interpreter of its own, because `pickle.Unpickler` runs what a file tells it to run and, even
 with `find_class` overridden, lets a few bytes claim gigabytes. `pickletools` takes the bytes apart,
 a small stack machine carries out the few opcodes that PyTorch writes, and a global is a name to
-look up in a table of our own. Nothing is imported, and only what stands there is called.
+look up in a table of our own. Nothing is imported, and only what stands there is called. An object
+of any other class, such as the options of a run beside its weights, becomes a `Placeholder`, which
+knows the class's name and nothing more; a call of any other function is refused.
 """
 
 import io
@@ -17,6 +19,8 @@ from sam_jax.errors import CheckpointError
 # A tensor takes about 200 bytes, so this is enough for twenty thousand. A byte can take a hundred
 # in memory (an empty list), so it must not be much more.
 MAX_PICKLE_BYTES = 4 << 20
+
+SAVE_WEIGHTS = "in PyTorch, save its weights alone: torch.save(model.state_dict(), FILE)"
 
 _MARK = object()
 _PUSHED_AS_READ = frozenset(
@@ -37,8 +41,22 @@ class Global:
     call: Callable[..., Any] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Placeholder:
+    """Stands for an object that is no tensor, and was not made: only its class's name is kept."""
+
+    class_name: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Unknown:
+    """A global that is not in the table; as a value it is as inert as a `Placeholder`."""
+
+    name: str
+
+
 def loads(data: bytes, allowed: Mapping[str, Global], load_persistent: Callable[[Any], Any]) -> Any:
-    """The object in a pickle.
+    """The object in a pickle, with a `Placeholder` for whatever is no tensor or plain value.
 
     Args:
       data: the pickle.
@@ -46,7 +64,8 @@ def loads(data: bytes, allowed: Mapping[str, Global], load_persistent: Callable[
       load_persistent: turns a persistent id (in PyTorch's files, a storage) into an object.
 
     Raises:
-      CheckpointError: the pickle is damaged, or names something that is not allowed.
+      CheckpointError: the pickle is damaged, calls something that is not allowed, or holds an
+        object of a class of its own where the tensors should be.
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise CheckpointError(f"its pickle of {len(data)} bytes is too large to be of tensors only")
@@ -54,7 +73,7 @@ def loads(data: bytes, allowed: Mapping[str, Global], load_persistent: Callable[
     try:
         for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
             if opcode.name == "STOP":
-                return machine.pop()
+                return _whole(machine.pop())
             machine.step(opcode.name, argument)
     except CheckpointError:
         raise
@@ -62,6 +81,24 @@ def loads(data: bytes, allowed: Mapping[str, Global], load_persistent: Callable[
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"its pickle is damaged ({type(error).__name__})") from error
     raise CheckpointError("its pickle is damaged: it has no end")
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, _Unknown):
+        raise _refusal(value.name)
+    if isinstance(value, Placeholder):
+        raise CheckpointError(
+            f"it is a whole object of the class {value.class_name[:200]!r}, not a table of "
+            f"tensors; {SAVE_WEIGHTS}"
+        )
+    return value
+
+
+def _refusal(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"refuses to load {name[:200]!r}: a checkpoint may hold tensors and nothing else; "
+        f"{SAVE_WEIGHTS}"
+    )
 
 
 class _Machine:
@@ -105,11 +142,7 @@ class _Machine:
         return items[::-1]
 
     def _push_global(self, name: str) -> None:
-        if name not in self._allowed:
-            raise CheckpointError(
-                f"refuses to load {name[:200]!r}: a checkpoint may hold tensors and nothing else"
-            )
-        self._stack.append(self._allowed[name])
+        self._stack.append(self._allowed.get(name) or _Unknown(name))
 
     def _do_global(self, argument: str) -> None:
         self._push_global(argument.replace(" ", ".", 1))
@@ -119,22 +152,53 @@ class _Machine:
         self._push_global(f"{_text(module)}.{_text(attribute)}")
 
     def _do_inst(self, argument: str) -> None:
-        self._push_global(argument.replace(" ", ".", 1))
+        name = argument.replace(" ", ".", 1)
+        if name not in self._allowed:
+            raise _refusal(name)
         raise CheckpointError("refuses the pickle opcode INST, which no file of tensors needs")
 
     def _do_reduce(self, _: None) -> None:
         arguments, function = self.pop(), self.pop()
+        if isinstance(function, _Unknown):
+            # The outermost of nested calls, which this one's result would have gone to.
+            outer = (value for value in self._stack if isinstance(value, _Unknown))
+            raise _refusal(next(outer, function).name)
         if not isinstance(function, Global) or function.call is None:
             raise CheckpointError("refuses to call something that is no function of a tensor file")
         if not isinstance(arguments, tuple):
             raise TypeError("arguments must be a tuple")
         self._stack.append(function.call(*arguments))
 
+    def _do_newobj(self, _: None) -> None:
+        self.pop()
+        made = self.pop()
+        if not isinstance(made, _Unknown):
+            raise CheckpointError(
+                "refuses the pickle opcode NEWOBJ, which no file of tensors needs"
+            )
+        self._stack.append(Placeholder(made.name))
+
+    def _do_newobj_ex(self, _: None) -> None:
+        self.pop()
+        self._do_newobj(None)
+
     def _do_build(self, _: None) -> None:
         # State dicts carry their modules' versions as an attribute; nothing here has any.
         self.pop()
-        if not isinstance(self._stack[-1], dict):
+        if not isinstance(self._stack[-1], dict | Placeholder):
             raise TypeError("only dictionaries carry attributes")
+
+    def _do_empty_set(self, _: None) -> None:
+        self._stack.append(Placeholder("builtins.set"))
+
+    def _do_additems(self, _: None) -> None:
+        self._pop_to_mark()
+        if not isinstance(self._top(), Placeholder):
+            raise TypeError("not a set")
+
+    def _do_frozenset(self, _: None) -> None:
+        self._pop_to_mark()
+        self._stack.append(Placeholder("builtins.frozenset"))
 
     def _do_binpersid(self, _: None) -> None:
         self._stack.append(self._load_persistent(self.pop()))
@@ -155,11 +219,10 @@ class _Machine:
 
     def _do_append(self, _: None) -> None:
         value = self.pop()
-        self._list().append(value)
+        self._extend([value])
 
     def _do_appends(self, _: None) -> None:
-        values = self._pop_to_mark()
-        self._list().extend(values)
+        self._extend(self._pop_to_mark())
 
     def _do_setitem(self, _: None) -> None:
         value, key = self.pop(), self.pop()
@@ -187,12 +250,16 @@ class _Machine:
             raise ValueError("a mark is no value")
         return self._stack[-1]
 
-    def _list(self) -> list[Any]:
-        if not isinstance(self._top(), list):
+    def _extend(self, values: list[Any]) -> None:
+        target = self._top()
+        if isinstance(target, list):
+            target.extend(values)
+        elif not isinstance(target, Placeholder):
             raise TypeError("not a list")
-        return self._stack[-1]
 
     def _set_items(self, flat: list[Any]) -> None:
+        if isinstance(self._top(), Placeholder):
+            return
         if not isinstance(self._top(), dict) or len(flat) % 2:
             raise TypeError("not a dictionary, or a key without a value")
         for key, value in zip(flat[::2], flat[1::2], strict=True):

@@ -20,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert.restricted_pickle import MAX_PICKLE_BYTES, Global, loads
+from convert.restricted_pickle import MAX_PICKLE_BYTES, SAVE_WEIGHTS, Global, Placeholder, loads
 from sam_jax.errors import CheckpointError
 from sam_jax.files import written_aside
 
@@ -40,6 +40,31 @@ _STORAGE_DTYPES: dict[str, Any] = {
     "torch.ByteStorage": np.dtype("u1"),
     "torch.BoolStorage": np.dtype("?"),
 }
+# Values that runs save beside their weights and that pickle as calls: they become placeholders.
+_INERT = (
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in (
+        "bytearray", "complex", "frozenset", "range", "set", "slice", "xrange",
+    )),
+    *(f"collections.{name}" for name in ("Counter", "deque")),
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in (
+        "_reconstruct", "scalar",
+    )),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in (
+        "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath",
+    )),
+    "_codecs.encode",
+    "decimal.Decimal",
+    "functools.partial",
+    "numpy.dtype",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+    *(f"numpy.random._pickle.__{name}_ctor" for name in (
+        "bit_generator", "generator", "randomstate",
+    )),
+    "torch.device",
+    "types.SimpleNamespace",
+)  # fmt: skip
 _MAX_RANK = 8
 # More than any state dict's tensors share: a few bytes that many large tensors point to are a bomb.
 _MAX_SHARING = 2
@@ -58,10 +83,11 @@ def read_torch_file(path: str | os.PathLike) -> tuple[Any, bytes | None]:
 
     Returns:
       The object: dicts, lists, numbers and text, with a NumPy array (bfloat16 included) for every
-      tensor; and the bytes of the record that `write_torch_file` adds, or None.
+      tensor and a `Placeholder` for any other object; and the bytes of the record that
+      `write_torch_file` adds, or None.
 
     Raises:
-      CheckpointError: it is damaged, or its pickle names anything but tensors.
+      CheckpointError: it is damaged, or its pickle calls anything but what tensors need.
     """
     with _named_in_errors(path), open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -78,6 +104,10 @@ class _Archive:
         self._mapped = mapped
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
+        if any("/code/" in i.filename or i.filename.endswith("/constants.pkl") for i in infos):
+            raise CheckpointError(
+                f"it is a TorchScript program (torch.jit.save), not weights; {SAVE_WEIGHTS}"
+            )
         pickles = [i.filename for i in infos if i.filename.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].count("/") != 1:
             raise CheckpointError(
@@ -145,6 +175,9 @@ class _Tensors:
             "torch.Size": tuple,
             "torch._utils._rebuild_tensor_v2": self._rebuild_tensor,
             "torch._utils._rebuild_parameter": _rebuild_parameter,
+            "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+            "collections.defaultdict": _empty_dict,
+            **{name: partial(_placeholder, name) for name in _INERT},
             **dict.fromkeys(_STORAGE_DTYPES),
         }
         self.allowed = {name: Global(name, call) for name, call in calls.items()}
@@ -198,11 +231,15 @@ class _Tensors:
         )
 
 
-def _empty_dict() -> dict[Any, Any]:
+def _empty_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-def _rebuild_parameter(data: Any, requires_grad: Any, hooks: Any) -> np.ndarray:
+def _placeholder(name: str, *_: Any) -> Placeholder:
+    return Placeholder(name)
+
+
+def _rebuild_parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> np.ndarray:
     if not isinstance(data, np.ndarray) or hooks:
         raise TypeError("no plain parameter")
     return data

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from convert.conversion import read_tensors, to_state_dict
+from convert.conversion import read_state_dict, to_state_dict
 from convert.original import build_original
 from convert.original_sam2 import build_original_sam2
 from convert.sam import detect_naming
@@ -26,7 +26,7 @@ from convert.sam2 import is_sam2
 from convert.sam2_variants import detect_sam2_naming
 from convert.tables import OFFICIAL
 from convert.verify_sam2 import sam2_stages
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints import Checkpoint, load_checkpoint
 from sam_jax.configs import SamConfig
 from sam_jax.families import ModelConfig
 from sam_jax.models.sam import Sam
@@ -91,7 +91,7 @@ def verify(
     config = loaded.config
     build: Any = build_original_sam2 if isinstance(config, Sam2Config) else build_original
     original = build(config)
-    _load_weights(original, Path(source), loaded.config, loaded.params)
+    _load_weights(original, Path(source), loaded)
     return compare(original, loaded.config, loaded.params, seed=seed)
 
 
@@ -143,22 +143,42 @@ def _is_iou(stage: str) -> bool:
     return "predicted IoU" in stage
 
 
-def _load_weights(original: Any, source: Path, config: ModelConfig, variables: Params) -> None:
+def _load_weights(original: Any, source: Path, loaded: Checkpoint) -> None:
     import torch
 
     # Our own reader first: it is strict, and nothing reaches PyTorch that it refuses.
-    tensors, is_torch = read_tensors(source)
+    origin = loaded.source or {}
+    place = origin.get("state_dict") if origin.get("file") == source.name else None
+    found, is_torch = read_state_dict(source, place)
+    tensors = found.tensors
     detect = detect_sam2_naming if is_sam2(tensors) else detect_naming
-    if is_torch and detect(tensors) == OFFICIAL:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        for wrapper in ("model", "state_dict"):
-            state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
+    state = None
+    if detect(tensors) == OFFICIAL:
+        plain = is_torch and found.place in ("", "model", "state_dict")
+        state = _by_pytorch(source, tensors) if plain else None
+        # Behind prefixes that PyTorch's own loading does not see through, or in safetensors.
+        state = state or {n: torch.from_numpy(np.array(x, np.float32)) for n, x in tensors.items()}
     else:
         state = {
             name: torch.from_numpy(np.array(array))
-            for name, array in to_state_dict(config, variables).items()
+            for name, array in to_state_dict(loaded.config, loaded.params).items()
         }
     original.load_state_dict(state, strict=True)
+
+
+def _by_pytorch(source: Path, tensors: Mapping[str, Any]) -> Any:
+    """What `torch.load` reads, or None where that is not a table of exactly these tensors."""
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        return None
+    for wrapper in ("model", "state_dict"):
+        state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
+    return state if state.keys() == tensors.keys() else None
 
 
 def _image(rng: np.random.Generator, side: int) -> Float[np.ndarray, "1 {side} {side} 3"]:

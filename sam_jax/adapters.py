@@ -124,7 +124,7 @@ def merge_adapter(
     """Writes a checkpoint of the base model with an adapter merged into it.
 
     Args:
-      base: the directory of the checkpoint that the adapter was trained on.
+      base: the checkpoint that the adapter was trained on, a name or a directory.
       adapter: the adapter's directory.
       destination: the directory to make, as `save_checkpoint`.
       overwrite: replace a checkpoint that is there already.

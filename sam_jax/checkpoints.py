@@ -32,11 +32,12 @@ from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.families import ModelConfig, family_named, family_of
 from sam_jax.files import directory_checksums
+from sam_jax.registry import checkpoint_path
 from sam_jax.types import Params
+from sam_jax.weight_files import convert_command, is_torch_content, is_torch_name, weights_in
 
 FORMAT_VERSION = 1
 
-_TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _STORED_DTYPES = tuple(np.dtype(kind) for kind in (jnp.float32, jnp.bfloat16, jnp.float16))
 _MAX_CONFIG_BYTES = 1 << 20
 # Weights hardly compress: directories that claim far more than they hold are damaged or hostile.
@@ -75,13 +76,17 @@ class Checkpoint(CheckpointInfo):
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """The configuration and parameters of a native checkpoint directory, on the host.
+    """The configuration and parameters of a native checkpoint, on the host.
+
+    Args:
+      path: a name ("tiny", "vit_b") or a checkpoint directory, as for `Segmenter.load`; names come
+        first, and "./tiny" is always a directory.
 
     Raises:
       CheckpointError: there is none, it is damaged, of another family or format, or its entries
         are not the model's; then every missing, unexpected and wrong entry is listed.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     record = _read_record(path)
     info = _info(path, record)
     _check_files(path, record.get("files"))
@@ -95,7 +100,10 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
 
 def load_params(path: str | os.PathLike) -> Params:
-    """The parameters of a native checkpoint, for `model.apply`; see `load_checkpoint`."""
+    """The parameters of a checkpoint, by name or directory, for `model.apply`.
+
+    Nested dicts of float32 NumPy arrays; see `load_checkpoint` for names and errors.
+    """
     return load_checkpoint(path).params
 
 
@@ -170,12 +178,12 @@ def _writer() -> ocp.Checkpointer:
 
 
 def read_info(path: str | os.PathLike) -> CheckpointInfo:
-    """What a checkpoint says about itself; reads no parameters.
+    """What a checkpoint, by name or directory, says about itself; reads no parameters.
 
     Raises:
       CheckpointError: as `load_checkpoint`, but for the parameters.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     return _info(path, _read_record(path))
 
 
@@ -303,9 +311,9 @@ def _fingerprint(config: ModelConfig, flat: Mapping[str, Any]) -> str:
 
 def _read_record(path: Path) -> dict[str, Any]:
     """The content of config.json, a JSON object of some kind."""
-    if path.is_file() and path.suffix.lower() in _TORCH_SUFFIXES:
+    if path.is_file() and (is_torch_name(path) or _starts_as_torch(path)):
         raise CheckpointError(
-            f"{path} is a PyTorch file; run `sam-jax convert {path} DESTINATION` and use that"
+            f"{path} is a PyTorch file; run `{convert_command(path)}` and use that"
         )
     if not os.path.lexists(path):
         raise CheckpointError(f"there is no checkpoint at {path}")
@@ -321,7 +329,10 @@ def _read_record(path: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("it is no JSON object")
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is no checkpoint: it has no config.json") from None
+        holds = [f"; run `{convert_command(one)}` and use that" for one in weights_in(path)[:1]]
+        raise CheckpointError(
+            f"{path} is no checkpoint: it has no config.json{''.join(holds)}"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {where}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -331,13 +342,19 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{path} is an adapter; run `sam-jax merge CHECKPOINT {path} DESTINATION` with the "
             "model that was tuned, and use that"
         )
-    weights = path / "model.safetensors"
-    if "format_version" not in record and weights.is_file():
+    weights = weights_in(path)
+    if "format_version" not in record and weights:
         raise CheckpointError(
-            f"{path} is a Hugging Face model; run `sam-jax convert {weights} DESTINATION` "
-            "and use that"
+            f"{path} is a Hugging Face model; run `{convert_command(weights[0])}` and use that"
         )
     return record
+
+
+def _starts_as_torch(path: Path) -> bool:
+    try:
+        return is_torch_content(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _check_files(path: Path, written: Any) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints by name: those in the package, and the official ones, downloaded when asked for.
 
 Names are looked up in the package (`sam_jax/weights/NAME`) and in the user's cache folder
-(`checkpoints/NAME`), which the environment variable SAM_JAX_CACHE moves. Nothing is ever fetched
-but by `download`.
+(`checkpoints/NAME`), which the environment variable SAM_JAX_CACHE moves. A known name means that
+model whatever the current folder holds; "./NAME" is the folder. Nothing is ever fetched but by
+`download`.
 """
 
 import http.client
@@ -10,6 +11,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +24,11 @@ from sam_jax.errors import CheckpointError, InputError
 from sam_jax.files import file_sha256, try_lock
 from sam_jax.shipped import check_shipped, listed_sums
 from sam_jax.version import __version__
+from sam_jax.weight_files import convert_command, is_torch_name
 
 DEFAULT_CHECKPOINT = "tiny"
 
 _SHIPPED = Path(__file__).parent / "weights"
-_TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 _TIMEOUT_S = 30
 _CHUNK_BYTES = 1 << 20
 # Attempts in a row that bring nothing new; a long download may be cut any number of times.
@@ -124,44 +126,80 @@ def shipped_names() -> list[str]:
     return sorted(names)
 
 
+def known_names() -> list[str]:
+    """Every name that stands for a model: those in the package, and the official ones."""
+    return list(dict.fromkeys([*shipped_names(), *OFFICIAL_WEIGHTS]))
+
+
+def named_checkpoint(name: str | os.PathLike) -> Path | None:
+    """The directory of the model that a known name means, or None for what is a path.
+
+    Text without a path separator that is a known name means that model, whatever the current folder
+    holds: a warning says so where it holds something of that name. "./vit_b" and `Path` objects are
+    always paths. "sam_vit_b" and "SAM-ViT-B" mean "vit_b".
+
+    Raises:
+      CheckpointError: an official name that is not downloaded yet, or a model in the package whose
+        files are not those of the release.
+    """
+    if not isinstance(name, str):
+        return None
+    known = official_name(name)
+    if name in shipped_names():
+        check_shipped(_SHIPPED / name)
+        path = _SHIPPED / name
+    elif known is not None:
+        path = _installed(known)
+        if not _is_checkpoint(path):
+            raise CheckpointError(
+                f"{known} is not downloaded yet (downloaded models lie in {path.parent}); "
+                f"run: sam-jax download {known}"
+            )
+    else:
+        return None
+    if os.path.lexists(name):
+        warnings.warn(
+            f"{name!r} means the model of that name, not the one in the current folder; write "
+            f"./{name} for that",
+            UserWarning,
+            stacklevel=1,
+        )
+    return path
+
+
 def checkpoint_path(name: str | os.PathLike) -> Path:
     """The directory of a checkpoint, by name or path; downloads nothing.
 
-    Text that is a known name means that, whatever the current folder holds; "./vit_b" and `Path`
-    objects are always paths. "sam_vit_b" and "SAM-ViT-B" mean "vit_b".
+    Names come first, as `named_checkpoint` has it.
 
     Raises:
       CheckpointError: an official name that is not downloaded yet, an unknown name, a PyTorch file,
         nothing at that path, or a model in the package whose files are not those of the release.
     """
-    if isinstance(name, str):
-        known = official_name(name)
-        if name in shipped_names():
-            check_shipped(_SHIPPED / name)
-            return _SHIPPED / name
-        if known is not None:
-            path = _installed(known)
-            if _is_checkpoint(path):
-                return path
-            raise CheckpointError(f"{known} is not downloaded yet; run: sam-jax download {known}")
-        if name == DEFAULT_CHECKPOINT and not Path(name).exists():
-            raise CheckpointError(
-                f"this installation has no built-in model {name!r}; run: sam-jax download vit_b, "
-                "then name the checkpoint vit_b"
-            )
     if not os.fspath(name):
         raise CheckpointError("the checkpoint's name is empty; give a name or a directory")
-    path = Path(name)
-    if path.suffix.lower() in _TORCH_SUFFIXES and not path.is_dir():
+    known = named_checkpoint(name)
+    if known is not None:
+        return known
+    path = Path(os.fsdecode(name))
+    if name == DEFAULT_CHECKPOINT and not path.exists():
+        raise CheckpointError(
+            f"this installation has no built-in model {name!r}; run: sam-jax download vit_b, "
+            "then name the checkpoint vit_b"
+        )
+    if is_torch_name(path) and not path.is_dir():
         missing = "" if path.exists() else ", and there is none at that path"
         raise CheckpointError(
             f"{path} names a PyTorch file{missing}; a checkpoint is made from one by: "
-            f"sam-jax convert {path} DESTINATION"
+            f"{convert_command(path)}"
         )
     if not os.path.lexists(path):
-        names = ", ".join(dict.fromkeys([*shipped_names(), *OFFICIAL_WEIGHTS]))
+        what = f"{str(path)!r} is neither a checkpoint directory nor a known name"
+        if not isinstance(name, str) or len(path.parts) > 1:
+            what = f"there is no checkpoint at {path}"
         raise CheckpointError(
-            f"{str(path)!r} is neither a checkpoint directory nor a known name; names are: {names}"
+            f"{what}; names are: {', '.join(known_names())}; downloaded models lie in "
+            f"{_installed_folder()}"
         )
     return path
 
@@ -203,6 +241,8 @@ def download(
     """
     known = official_name(name)
     if known is None:
+        if name in shipped_names():
+            raise CheckpointError(f"{name!r} is inside the package; there is nothing to download")
         names = ", ".join(OFFICIAL_WEIGHTS)
         raise CheckpointError(f"no official weights are named {name!r}; names are: {names}")
     weights = OFFICIAL_WEIGHTS[known]
@@ -231,8 +271,12 @@ def download(
     return destination
 
 
+def _installed_folder() -> Path:
+    return cache_folder() / "checkpoints"
+
+
 def _installed(name: str) -> Path:
-    return cache_folder() / "checkpoints" / name
+    return _installed_folder() / name
 
 
 def _is_checkpoint(path: Path) -> bool:

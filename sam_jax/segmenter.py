@@ -28,7 +28,7 @@ from sam_jax.models.decoding import build_model, embedding_of
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.postprocess import MaskPrediction
 from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
-from sam_jax.registry import DEFAULT_CHECKPOINT, checkpoint_path
+from sam_jax.registry import DEFAULT_CHECKPOINT
 from sam_jax.sam2_configs import ModelConfig, Sam2Config, check_sam2_config
 from sam_jax.sharding import DATA, place_params, with_automatic_axes
 from sam_jax.types import FEEDBACK_LIMIT, Params
@@ -141,7 +141,7 @@ class Segmenter:
                 'vit_b` and load "vit_b"',
                 name,
             )
-        checkpoint = checkpoints.load_checkpoint(checkpoint_path(name))
+        checkpoint = checkpoints.load_checkpoint(name)
         params, fingerprint = checkpoint.params, checkpoint.fingerprint
         if adapter is not None:
             params = load_adapter(adapter, checkpoint)

@@ -275,6 +275,45 @@ def test_for_a_hugging_face_directory_the_command_is_given(tmp_path):
     assert f"sam-jax convert {tmp_path / 'model.safetensors'}" in refused_in_one_line(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.safetensors.index.json", "sam_vit_b.pth"]
+)
+@pytest.mark.parametrize("config", [None, '{"model_type": "sam"}'])
+def test_for_a_directory_of_pytorch_weights_the_command_is_given(tmp_path, name, config):
+    (tmp_path / name).write_bytes(b"")
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    assert f"sam-jax convert {tmp_path / name} DEST" in refused_in_one_line(tmp_path)
+
+
+def test_a_pytorch_file_is_known_by_its_content_too(tmp_path):
+    for name, content in (
+        ("a", b"PK\x03\x04" + bytes(26) + b"m/data.pkl"),
+        ("b", bytes(8) + b"{}"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert f"sam-jax convert {tmp_path / name} DEST" in refused_in_one_line(tmp_path / name)
+    np.savez(tmp_path / "c.npz", x=np.ones(2))
+    assert "c.npz is a file" in refused_in_one_line(tmp_path / "c.npz")
+
+
+def test_names_are_taken_wherever_a_checkpoint_is(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "cache" / "checkpoints" / "vit_b").symlink_to(saved)
+    assert equal(load_params("vit_b"), load_params(saved))
+    assert load_checkpoint("sam-vit-b").fingerprint == load_checkpoint(saved).fingerprint
+    assert read_info("tiny").config == load_checkpoint("tiny").config == TINY
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="write ./tiny for that"):
+        assert read_info("tiny").config == TINY
+    with pytest.raises(CheckpointError, match="tiny is no checkpoint"):
+        read_info("./tiny")
+    with pytest.raises(CheckpointError, match="'vit_x' is neither .* names are: tiny, vit_b"):
+        load_params("vit_x")
+
+
 def test_another_kind_of_file_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     assert "is a file" in refused_in_one_line(tmp_path / "photo.jpg")

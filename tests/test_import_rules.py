@@ -33,8 +33,9 @@ ALLOWED = {
     "compiled": {"types", "models", "preprocess", "prompt_batches", "sharding"},
     "formats": {"types", "ops"},
     "families": {"configs", "sam2_configs", "types", "models"},
-    "checkpoints": {"configs", "families", "types"},
-    "registry": {"checkpoints", "shipped"},
+    "weight_files": set(),
+    "registry": {"shipped", "weight_files"},
+    "checkpoints": {"configs", "families", "types", "registry", "weight_files"},
     "lora": {"types", "sharding"},
     "adapters": {"types", "checkpoints", "lora"},
     "automatic": {
@@ -89,6 +90,7 @@ ALLOWED = {
         "automatic",
         "segmenter",
         "converter",
+        "weight_files",
     },
     "data": {
         "configs",
@@ -142,7 +144,16 @@ ALLOWED = {
         "segmenter",
     },
     "converter": set(),
-    "convert": {"configs", "sam2_configs", "families", "types", "models", "checkpoints", "bench"},
+    "convert": {
+        "configs",
+        "sam2_configs",
+        "families",
+        "types",
+        "models",
+        "checkpoints",
+        "weight_files",
+        "bench",
+    },
 }
 # The package itself and the command line may use everything.
 FREE = {"__init__", "cli"}

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -448,3 +449,44 @@ def test_a_cache_folder_in_nobodys_home_is_refused(monkeypatch):
     monkeypatch.setenv("SAM_JAX_CACHE", "~nobody-of-this-name/cache")
     with pytest.raises(InputError, match="SAM_JAX_CACHE='~nobody-of-this-name/cache' is in nobody"):
         registry.cache_folder()
+
+
+def test_what_is_not_there_says_where_downloaded_models_lie(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = re.escape(str(cache / "checkpoints"))
+    with pytest.raises(CheckpointError, match=rf"lie in {folder}\); run: sam-jax download vit_b$"):
+        checkpoint_path("vit_b")
+    for wrong in ("vit_x", "models/vit_x", Path("vit_x")):
+        with pytest.raises(CheckpointError, match=rf"names are: tiny, vit_b.* lie in {folder}$"):
+            checkpoint_path(wrong)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit_b", "SAM-ViT-B"])
+def test_a_name_comes_before_a_folder_or_file_of_that_name_and_says_so(
+    cache, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    (cache / "checkpoints").mkdir(parents=True)
+    Converter()(Path(__file__), cache / "checkpoints" / "vit_b")
+    for make in (Path.mkdir, Path.touch):
+        make(Path(name))
+        with pytest.warns(UserWarning, match=rf"^'{name}' means the model .* \./{name} for that$"):
+            assert checkpoint_path(name).name == name.lower().replace("-", "_").removeprefix("sam_")
+        assert checkpoint_path(f"./{name}" if make == Path.mkdir else Path(name)) == Path(name)
+        Path(name).rmdir() if make == Path.mkdir else Path(name).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint_path(name)
+
+
+def test_what_is_inside_the_package_is_not_downloaded(cache, converter):
+    with pytest.raises(CheckpointError, match="'tiny' is inside the package"):
+        download("tiny", converter)
+    assert not cache.exists()
+
+
+def test_a_command_in_a_message_can_be_pasted(tmp_path):
+    path = tmp_path / "my weights; rm x.pth"
+    with pytest.raises(CheckpointError) as error:
+        checkpoint_path(path)
+    assert f"sam-jax convert '{path}' DESTINATION" in str(error.value)

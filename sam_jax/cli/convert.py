@@ -11,6 +11,7 @@ from sam_jax import registry
 from sam_jax.cli.output_files import FILE
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
+from sam_jax.weight_files import is_torch_source
 
 
 @click.command(short_help="PyTorch weights to a checkpoint, or back.")
@@ -24,26 +25,37 @@ from sam_jax.errors import InputError
     "segment-anything, or sam2.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote there.")
-def convert(source: str, destination: Path, verify: bool, overwrite: bool) -> None:
-    """Converts SOURCE, an official .pth or .pt or a Hugging Face .safetensors file.
+@click.option(
+    "--state-dict",
+    metavar="KEY",
+    help="Which model to take where SOURCE holds several, such as model or ema.  [default: "
+    "averaged weights, where there are some]",
+)
+def convert(
+    source: str, destination: Path, verify: bool, overwrite: bool, state_dict: str | None
+) -> None:
+    """Converts SOURCE, an official .pth or .pt or a Hugging Face .safetensors file or folder.
 
     Files of SAM and of SAM 2 are told apart by what they hold. DESTINATION is then a directory for
     --checkpoint. If SOURCE is a checkpoint (a directory, or a name such as vit_b), DESTINATION is a
-    .pth file that the original code loads.
+    .pth file that the original code loads. Names come before files and folders: ./vit_b is one.
     """
     converter = load_converter()
     if verify:
         _check_original_is_there()
-    path = Path(source)
-    exporting = not path.is_file() and not (path / "model.safetensors").is_file()
-    # The dot in sam2.1_tiny begins no suffix.
-    named = registry.official_name(source) is not None
-    if exporting and (path.is_dir() or named or not path.suffix):
-        path = registry.checkpoint_path(source)
+    named = registry.named_checkpoint(source)
+    path = named or Path(source)
+    # Text that is neither a name nor there is most likely a name with a mistake in it.
+    if named or not (is_torch_source(path) or path.suffix):
+        path = named or registry.checkpoint_path(source)
+        if state_dict is not None:
+            raise InputError("--state-dict is for PyTorch weights, and SOURCE is a checkpoint")
         info = _export(converter, path, destination, overwrite)
         native, torch_file = path, destination
     else:
-        info = converter.convert_checkpoint(path, destination, overwrite=overwrite)
+        info = converter.convert_checkpoint(
+            path, destination, overwrite=overwrite, state_dict=state_dict
+        )
         native, torch_file = destination, path
     for line in _description(info):
         click.echo(line)
@@ -71,6 +83,7 @@ def _description(info: Any) -> list[str]:
 
     source = info.source or {}
     naming = f", {source['naming']} naming" if "naming" in source else ""
+    naming += f", from {source['state_dict']!r} in the file" if "state_dict" in source else ""
     counts = count_parameters(info.config)
     return [
         f"{family_title(info.config)}, variant {info.config.name}{naming}",

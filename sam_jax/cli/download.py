@@ -18,14 +18,15 @@ def download(name: str, url: str | None, keep: bool, force: bool) -> None:
     """Downloads official weights (NAME is vit_b, sam2.1_tiny, ...) and converts them.
 
     A download that was cut short goes on where it stopped. Size and SHA-256 are checked before the
-    file is used. Afterwards --checkpoint NAME uses them. They are kept in the user's cache folder,
-    or in SAM_JAX_CACHE.
+    file is used. Afterwards --checkpoint NAME uses them. They lie in checkpoints/ in the user's
+    cache folder, or in the folder that SAM_JAX_CACHE names.
     """
+    converter = load_converter()  # what is in its way is told before the download
     converted: list[Path] = []
 
     def convert(file: Path, destination: Path) -> None:
         bar.note(f"converting {file.name}")
-        load_converter().convert_checkpoint(file, destination, overwrite=force)
+        converter.convert_checkpoint(file, destination, overwrite=force)
         converted.append(destination)
 
     with ProgressBar(f"downloading {name}", "B") as bar:

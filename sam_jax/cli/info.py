@@ -9,6 +9,7 @@ import click
 
 from sam_jax import registry
 from sam_jax.converter import load_converter
+from sam_jax.weight_files import convert_command, is_torch_source
 
 if TYPE_CHECKING:
     from sam_jax.families import ModelConfig
@@ -23,15 +24,14 @@ def info(checkpoint: str) -> None:
     """Describes CHECKPOINT: a name, a checkpoint directory, or a .pth or .safetensors file.
 
     Everything is read and checked, and nothing is written. A PyTorch file's fingerprint is the one
-    that its checkpoint would have.
+    that its checkpoint would have. Names come before files and folders: ./vit_b is one.
     """
-    path = Path(checkpoint)
-    if (path / "model.safetensors").is_file():
-        path = path / "model.safetensors"
-    if path.is_file():
+    named = registry.named_checkpoint(checkpoint)
+    path = named or Path(checkpoint)
+    if named is None and path.exists() and is_torch_source(path):
         lines = _of_torch_file(path)
     else:
-        lines = _of_checkpoint(registry.checkpoint_path(checkpoint))
+        lines = _of_checkpoint(named or registry.checkpoint_path(checkpoint))
     for line in lines:
         click.echo(line)
 
@@ -78,16 +78,29 @@ def _of_checkpoint(path: Path) -> list[str]:
 def _of_torch_file(path: Path) -> list[str]:
     from sam_jax.checkpoints import fingerprint
 
-    config, variables, naming, sha256 = load_converter().read_source(path)
+    load_converter()
+    from convert.conversion import load_source
+
+    loaded = load_source(path)
+    files, found = loaded.files, loaded.state_dict
+    lines = [f"file         {files.path}"]
+    if len(files.files) > 1:
+        lines.append(f"parts        {', '.join(file.name for file in files.files)}")
+    lines += [
+        *_model_lines(loaded.config),
+        f"size         {files.num_bytes() / 1e6:,.1f} MB on disk",
+        f"naming       {loaded.naming}",
+    ]
+    if found.place:
+        lines.append(f"state dict   {found.place}")
+    if found.left_out:
+        lines.append(f"left out     {', '.join(found.left_out[:5])}")
     return [
-        f"file         {path}",
-        *_model_lines(config),
-        f"size         {path.stat().st_size / 1e6:,.1f} MB on disk",
-        f"naming       {naming}",
-        f"sha256       {sha256}",
-        f"fingerprint  {fingerprint(config, variables)}",
-        f"convert it   sam-jax convert {path} DESTINATION",
-        *_config_lines(config),
+        *lines,
+        f"sha256       {loaded.sha256}",
+        f"fingerprint  {fingerprint(loaded.config, loaded.variables)}",
+        f"convert it   {convert_command(path)}",
+        *_config_lines(loaded.config),
     ]
 
 

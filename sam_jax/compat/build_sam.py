@@ -14,6 +14,7 @@ from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
 from sam_jax.segmenter import Segmenter
 from sam_jax.types import Params
+from sam_jax.weight_files import is_torch_source
 
 Checkpoint = str | os.PathLike | None
 
@@ -22,8 +23,8 @@ def build_sam_vit_h(checkpoint: Checkpoint = None, **options: Any) -> Sam:
     """The largest model.
 
     Args:
-      checkpoint: an official `.pth` file, a `.safetensors` file, or a checkpoint directory of ours.
-        None: what `sam-jax download` stored.
+      checkpoint: an official `.pth` file, a `.safetensors` file, a checkpoint directory of ours, or
+        a name such as "vit_h"; names come before files. None: what `sam-jax download` stored.
       **options: of `Segmenter`: `dtype` to compute in, `image_batch`, `prompt_batch`.
 
     Raises:
@@ -56,7 +57,7 @@ def build_sam_tiny(checkpoint: Checkpoint = None, **options: Any) -> Sam:
 
 def load_sam(checkpoint: str | os.PathLike, **options: Any) -> Sam:
     """A model of whatever architecture the checkpoint has; see `build_sam_vit_h`."""
-    config, params, fingerprint = _read(Path(checkpoint))
+    config, params, fingerprint = _read(checkpoint)
     return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
 
 
@@ -70,7 +71,7 @@ sam_model_registry: dict[str, Callable[..., Sam]] = {
 
 
 def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
-    path = registry.checkpoint_path(name) if checkpoint is None else Path(checkpoint)
+    path = registry.checkpoint_path(name) if checkpoint is None else checkpoint
     config, params, fingerprint = _read(path)
     wanted = CONFIGS[name]
     # A checkpoint of ours may carry a name and an input size of its own.
@@ -82,13 +83,14 @@ def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
     return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
 
 
-def _read(path: Path) -> tuple[SamConfig, Params, str | None]:
+def _read(checkpoint: str | os.PathLike) -> tuple[SamConfig, Params, str | None]:
     fingerprint = None
-    if (path / "config.json").is_file() and not (path / "model.safetensors").is_file():
-        checkpoint = load_checkpoint(path)
-        config, params, fingerprint = checkpoint.config, checkpoint.params, checkpoint.fingerprint
-    else:
+    path = registry.named_checkpoint(checkpoint) or Path(checkpoint)
+    if is_torch_source(path):
         config, params, _, _ = load_converter().read_source(path)
+    else:
+        loaded = load_checkpoint(checkpoint)
+        config, params, fingerprint = loaded.config, loaded.params, loaded.fingerprint
     if not isinstance(config, SamConfig):
         raise InputError(
             f"{path} is {config.name}, a model of SAM 2; give it to sam_jax.Segmenter or "

@@ -15,7 +15,6 @@ from sam_jax.images import read_image
 from sam_jax.models.sam2.mask_selection import ABSENT
 from sam_jax.models.sam2.sam2 import Sam2
 from sam_jax.models.sam2.values import ImageFeatures
-from sam_jax.registry import checkpoint_path
 from sam_jax.sam2_configs import Sam2Config
 from sam_jax.segmenter import ImageLike
 from sam_jax.types import Params
@@ -140,7 +139,7 @@ class Tracker:
         Raises:
           CheckpointError: there is none by that name, it is damaged, or it is no SAM 2 model.
         """
-        checkpoint = checkpoints.load_checkpoint(checkpoint_path(name))
+        checkpoint = checkpoints.load_checkpoint(name)
         if not isinstance(checkpoint.config, Sam2Config):
             raise CheckpointError(
                 f"{name} is {checkpoint.config.name!r}, a model for images; video needs SAM 2, "

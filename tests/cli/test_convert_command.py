@@ -199,3 +199,37 @@ def test_info_refuses_in_one_line(run):
     assert "run: sam-jax download vit_h" in run.refused("info", "vit_h")
     assert "names are: " in run.refused("info", "nothing")
     assert "photo.png" in run.refused("info", "photo.png")
+
+
+def test_names_come_before_folders_and_files_in_info_and_convert(run, checkpoint, torch_file):
+    Path("tiny").mkdir()
+    (Path("tiny") / "model.safetensors").write_bytes(b"not read")
+    result = run("info", "tiny")
+    assert "model        Segment Anything (SAM 1), tiny" in result.stdout
+    assert result.stderr.splitlines() == [
+        "warning: 'tiny' means the model of that name, not the one in the current folder; write "
+        "./tiny for that"
+    ]
+    assert "tiny/model.safetensors" in run.refused("info", "./tiny")
+    Path("vit_b").symlink_to(torch_file)
+    for command in (["info", "vit_b"], ["convert", "vit_b", "out.pth"]):
+        assert "run: sam-jax download vit_b" in run.refused(*command)
+    assert "naming       official" in run("info", "./vit_b").stdout
+
+
+def test_where_in_a_file_the_weights_were_is_said(run, checkpoint, torch_file):
+    torch = pytest.importorskip("torch")
+    state = torch.load(torch_file)
+    averaged = {name: value / 2 for name, value in state.items()}
+    torch.save({"model": {f"module.{n}": v for n, v in state.items()}, "ema": averaged}, "run.pth")
+    result = run("convert", "run.pth", "averaged")
+    assert "official naming, from 'ema' in the file" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: run.pth holds several models; 'ema' is taken, not 'model'")
+    assert "state dict   ema" in run("info", "run.pth").stdout
+    run("convert", "run.pth", "plain", "--state-dict", "model")
+    assert load_checkpoint("plain").fingerprint == load_checkpoint(checkpoint).fingerprint
+    assert load_checkpoint("averaged").fingerprint != load_checkpoint(checkpoint).fingerprint
+    assert "SOURCE is a checkpoint" in run.refused(
+        "convert", checkpoint, "out.pth", "--state-dict", "model"
+    )

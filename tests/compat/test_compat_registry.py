@@ -98,6 +98,42 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             compat.sam_model_registry["vit_b"](checkpoint=tmp_path / name)
 
 
+def test_names_are_taken_for_a_checkpoint_and_come_first(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert compat.sam_model_registry["tiny"]("tiny").segmenter.config == CONFIGS["tiny"]
+    (tmp_path / "tiny").mkdir()
+    with pytest.warns(UserWarning, match="write ./tiny"):
+        assert compat.load_sam("tiny").segmenter.config == CONFIGS["tiny"]
+    with pytest.raises(InputError, match="lie in .*run: sam-jax download vit_b$"):
+        compat.sam_model_registry["vit_b"](checkpoint="vit_b")
+    with pytest.raises(InputError, match="'vit_x' is neither"):
+        compat.load_sam("vit_x")
+
+
+def test_values_that_are_not_finite_are_refused_as_convert_refuses_them(pth, tmp_path):
+    state = torch.load(pth)
+    state["mask_decoder.iou_token.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    lines = []
+    for read in (
+        compat.load_sam,
+        lambda path: compat.sam_model_registry["vit_b"](checkpoint=path),
+        lambda path: convert_checkpoint(path, tmp_path / "native"),
+    ):
+        with pytest.raises(InputError) as error:
+            read(tmp_path / "nan.pth")
+        lines.append(str(error.value))
+    assert lines[0] == lines[1] == lines[2]
+    assert "not finite: params/mask_decoder/iou_token" in lines[0] and "\n" not in lines[0]
+
+
+def test_what_training_saved_is_read_as_it_is(pth, tmp_path):
+    state = {f"module.{name}": value for name, value in torch.load(pth).items()}
+    torch.save({"model_state_dict": state, "epoch": 3}, tmp_path / "run.pth")
+    expected = compat.load_sam(pth).segmenter.fingerprint
+    assert compat.load_sam(tmp_path / "run.pth").segmenter.fingerprint == expected
+
+
 def test_a_module_that_hides_the_converter_is_named(pth, monkeypatch):
     somebody_elses = ModuleType("convert")
     somebody_elses.__file__ = "/home/me/convert.py"

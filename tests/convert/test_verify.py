@@ -95,6 +95,17 @@ def test_the_original_gets_the_files_own_weights(pth, state, tmp_path):
     assert failed[0] == "neck"
 
 
+def test_a_file_is_verified_by_the_weights_that_were_taken_of_it(state, tmp_path):
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    averaged = {name: value / 2 for name, value in tensors.items()}
+    behind = {f"module.{name}": value for name, value in tensors.items()}
+    torch.save({"model": tensors, "ema": averaged, "net": behind}, tmp_path / "run.pth")
+    for place in ("model", "ema", "net"):
+        path = tmp_path / place
+        convert.convert_checkpoint(tmp_path / "run.pth", path, state_dict=place)
+        assert all(error.passed for error in verify(tmp_path / "run.pth", path))
+
+
 def test_a_hugging_face_file_is_verified_by_its_values(state, variables, tmp_path):
     from safetensors.numpy import save_file
 
