@@ -14,6 +14,7 @@ from flax import struct
 
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
+from sam_jax.forks import refuse_forked
 
 FORMAT_VERSION = 2
 # Finer features that an embedding has, beside the first.
@@ -85,6 +86,7 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
     Raises:
       InputError: the file is missing, damaged, or no embedding.
     """
+    refuse_forked()
     path = Path(path)
     try:
         header, (features, *finer) = _read(path)

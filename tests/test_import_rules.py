@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Each part and what of ours it may import. `errors`, `version` and `files` are open to all.
-OPEN_TO_ALL = {"errors", "version", "files", "stopping"}
+OPEN_TO_ALL = {"errors", "version", "files", "stopping", "forks"}
 ALLOWED = {
     "version": set(),
     "errors": set(),
     "files": set(),
     "stopping": set(),
+    "forks": set(),
     "shipped": set(),
     "types": set(),
     "configs": set(),
@@ -33,6 +34,7 @@ ALLOWED = {
     "families": {"configs", "sam2_configs", "types", "models"},
     "checkpoints": {"configs", "families", "types"},
     "registry": {"checkpoints", "shipped"},
+    "compiled_programs": {"registry"},
     "lora": {"types", "sharding"},
     "adapters": {"types", "checkpoints", "lora"},
     "automatic": {

@@ -26,6 +26,7 @@ from sam_jax.automatic.scoring import (
     refine_candidates,
 )
 from sam_jax.automatic.seams import joined_over_seams
+from sam_jax.forks import refuse_forked
 from sam_jax.models.decoding import Features, Model, embedding_of
 from sam_jax.preprocess import scale_factors_xy
 from sam_jax.types import Params
@@ -70,6 +71,7 @@ def generate_masks(
       options: which points, which filters.
       mesh: devices that share the points of a crop, and measure what they found.
     """
+    refuse_forked()
     report = dict.fromkeys(("candidates", *_FILTERS, "kept"), 0)
     crops = image_crops(size_hw, options)
     parts = []

@@ -1,6 +1,9 @@
 """`SamAutomaticMaskGenerator`: masks of everything in an image."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import jax
@@ -9,7 +12,7 @@ import numpy as np
 
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop
-from sam_jax.automatic.records import OUTPUT_MODES
+from sam_jax.automatic.records import OUTPUT_MODES, warn_of_nothing_kept
 from sam_jax.compat.misuse import MisuseError
 from sam_jax.compat.original_options import grids_of_layers, original_options
 from sam_jax.compat.predictor import SamPredictor
@@ -18,8 +21,32 @@ from sam_jax.compat.predictor import SamPredictor
 Number = Any
 
 
+def _with_the_models_defaults(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor, which also sees what its caller left out: there a model's own values count.
+
+    Its signature stays the original's.
+    """
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(self, *args, **kwargs).arguments
+        segmenter = getattr(given["model"], "segmenter", None)
+        known = dict(getattr(segmenter, "generate_defaults", {}))
+        if "point_grids" in given or "points_per_side" in given:
+            for name in ("point_grids", "points_per_side"):
+                known.pop(name, None)
+        own = {k: v for k, v in known.items() if k in signature.parameters and k not in given}
+        init(self, *args, **kwargs, **own)
+
+    return wrapped
+
+
 class SamAutomaticMaskGenerator:
     """The original's generator.
+
+    Options that are not given have the values that the checkpoint brings along, as the one in the
+    package does; else the original's defaults. The attributes say which.
 
     Every argument becomes an attribute; changing one changes what the next `generate` does.
     `point_grids` holds the points of every crop layer, and `points_per_side` is used up in them.
@@ -30,6 +57,7 @@ class SamAutomaticMaskGenerator:
       predictor: a `SamPredictor` of the model; generating leaves it alone.
     """
 
+    @_with_the_models_defaults
     def __init__(
         self,
         model: Any,
@@ -93,7 +121,8 @@ class SamAutomaticMaskGenerator:
         Returns:
           Records with the original's keys: `segmentation` (bool [height, width], or RLE as
           `output_mode` says), `area`, `bbox` (x, y, width, height), `predicted_iou`,
-          `point_coords` [[x, y]], `stability_score` and `crop_box`.
+          `point_coords` [[x, y]], `stability_score` and `crop_box`. Where filters dropped every
+          candidate, a warning says which.
 
         Raises:
           MisuseError: the image is no such array.
@@ -117,4 +146,5 @@ class SamAutomaticMaskGenerator:
         masks = generate_masks(
             model, sam.segmenter.params, features_of, image.shape[:2], original_options(vars(self))
         )
+        warn_of_nothing_kept(masks)
         return masks.records(self.output_mode, max_mask_bytes=None)
