@@ -91,7 +91,7 @@ class CompiledModel:
     def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[Features]:
         if self.mesh is None:
             encode = _encoder(self.device.platform)
-            return encode(self.model, self.params, np.stack(batch))
+            return encode(self.model, self.params, jax.device_put(np.stack(batch)))
         # What only fills the batch is the first image again, and is thrown away.
         images = np.stack(batch + batch[:1] * (count - len(batch)))
         placed = jax.device_put(images, NamedSharding(self.mesh, P(DATA)))
@@ -128,15 +128,16 @@ class CompiledModel:
                 found = self._decode_batch(features, batch, multimask)
             if self.mesh is not None and on_device:
                 found = jax.device_put(found, self.device)
-            scores, logits = map(xp.asarray, found)
+            found = found if on_device else jax.device_get(found)
             for slot, (image, count) in enumerate(batch.pieces):
-                pieces[image].append((scores[slot, :count], logits[slot, :count]))
+                pieces[image].append(tuple(_slot(one, slot, count) for one in found))
         masks = self.model.config.num_multimask_outputs if multimask else 1
         for one, parts in zip(embeddings, pieces, strict=True):
             if not parts:
                 shape = (0, masks, 4 * one.shape[0], 4 * one.shape[1])
+                empty = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
                 with jax.default_device(self.device):
-                    parts.append((xp.zeros(shape[:2], np.float32), xp.zeros(shape, np.float32)))
+                    parts.append(jax.device_put(empty) if on_device else empty)
         return [
             parts[0] if len(parts) == 1 else tuple(map(xp.concatenate, zip(*parts, strict=True)))
             for parts in pieces
@@ -152,7 +153,7 @@ class CompiledModel:
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
         if self.mesh is not None:
             return self._decode_over_mesh(seen, prompts, bool(multimask))
-        seen = tuple(map(self.with_params, seen))
+        seen, prompts = jax.device_put((tuple(map(self.with_params, seen)), prompts))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
 
     def with_params(self, features: Features) -> Features:
@@ -197,6 +198,14 @@ class CompiledModel:
             tuple(_one_for_each(self.mesh, slot) for slot in slots),
             jax.device_put(filled, divided),
         )
+
+
+def _slot(array: Any, slot: int, count: int) -> Any:
+    """The results of an image's prompts; on a device, without an index that is sent there."""
+    if isinstance(array, np.ndarray):
+        return array[slot, :count]
+    one = jax.lax.index_in_dim(array, slot, keepdims=False)
+    return jax.lax.slice_in_dim(one, 0, count)
 
 
 def _parts(array: jax.Array) -> dict[int, jax.Array]:

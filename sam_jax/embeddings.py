@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -61,12 +60,13 @@ class ImageEmbedding:
         }
         with written_aside(path) as file:
             finer: dict[str, Any] = {
-                f"finer_{i}": np.asarray(one, np.float32) for i, one in enumerate(self.finer)
+                f"finer_{i}": np.asarray(jax.device_get(one), np.float32)
+                for i, one in enumerate(self.finer)
             }
             np.savez(
                 file,
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-                features=np.asarray(self.features, np.float32),
+                features=np.asarray(jax.device_get(self.features), np.float32),
                 **finer,
             )
 
@@ -104,8 +104,8 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
         ) from None
     if len(size_hw) != 2 or min(size_hw) < 1:
         raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
-    arrays = tuple(map(jnp.asarray, finer))
-    return ImageEmbedding(jnp.asarray(features), size_hw, fingerprint, arrays), about
+    features, arrays = jax.device_put((features, tuple(finer)))
+    return ImageEmbedding(features, size_hw, fingerprint, arrays), about
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -128,9 +128,11 @@ def without_empty(given: dict[str, Any]) -> dict[str, Any] | None:
     Args:
       given: `points`, `labels`, `boxes` and `masks`, each as for `check_prompts`.
     """
+    if given["points"] is None and _is_empty(given["labels"], _AXES["labels"]):
+        given = {**given, "labels": None}
     there = {name: value for name, value in given.items() if value is not None}
     empty = {name for name, value in there.items() if _is_empty(value, _AXES[name])}
-    if there and empty == set(there) and empty != {"labels"}:
+    if there and empty == set(there):
         return None
     clicks = {name for name in ("points", "labels") if name in there}
     if "points" in clicks and clicks == empty and len(_shape(given["points"])) < 3:

@@ -356,8 +356,7 @@ class Segmenter:
         found = self.compiled.decode(features, prompts, multimask, on_device=on_device)
         if not (on_device and self.config.stretches):
             return found
-        limit = FEEDBACK_LIMIT
-        return [(scores, jnp.clip(logits, -limit, limit)) for scores, logits in found]
+        return [(scores, _limited(logits)) for scores, logits in found]
 
     def _prediction(self, scores: Any, logits: Any, embedding: ImageEmbedding) -> MaskPrediction:
         """For SAM 2, what can be given back is cut; masks are made of what is not."""
@@ -408,6 +407,11 @@ class Segmenter:
         except InputError as error:
             raise InputError(f"{where}{error}") from None
         return scale_prompts(checked, size_hw, input_size, self.config.stretches)
+
+
+@jax.jit
+def _limited(logits: jax.Array) -> jax.Array:
+    return jnp.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
 
 
 def _features(embedding: ImageEmbedding) -> Any:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import Prompts, Sam, Sam2, Segmenter, Tracker, compat, mask_to_logits
+from sam_jax import GenerateOptions, Prompts, Sam, Sam2, Segmenter, Tracker, compat, mask_to_logits
 from sam_jax.configs import TEST
 from sam_jax.data.batches import TrainingBatch
 from sam_jax.models.sam import variable_shapes
@@ -134,6 +134,14 @@ def tracker_calls(tracker: Tracker) -> Iterator[tuple[str, Any]]:
     yield "state", state.bank
 
 
+def short_tracker_calls(tracker: Tracker) -> Iterator[tuple[str, Any]]:
+    """A click, and two frames: what `tracker_calls` compiles most for."""
+    state = tracker.prompt(tracker.start(SIZE), picture(), "a", points=[[30, 20]])
+    for seed in range(2):
+        state, found = tracker.step(state, picture(seed))
+        yield f"step {seed}", (found.logits, found.object_scores, found.scores)
+
+
 def compat_calls(sam: compat.Sam) -> Iterator[tuple[str, Any]]:
     """What the original's classes do."""
     predictor = compat.SamPredictor(sam)
@@ -157,6 +165,15 @@ def compat_calls(sam: compat.Sam) -> Iterator[tuple[str, Any]]:
         for i in range(2)
     ]
     yield "batch", [list(one.values()) for one in sam(batch, True)]
+    generator = compat.SamAutomaticMaskGenerator(sam, **EVERYTHING)
+    yield "generated", _generated(generator.generate(picture()))
+
+
+def short_compat_calls(sam: compat.Sam) -> Iterator[tuple[str, Any]]:
+    """A box, and everything: what `compat_calls` and a Segmenter have in common."""
+    predictor = compat.SamPredictor(sam)
+    predictor.set_image(picture())
+    yield "box", predictor.predict(box=np.array([10, 10, 40, 30]))
     generator = compat.SamAutomaticMaskGenerator(sam, **EVERYTHING)
     yield "generated", _generated(generator.generate(picture()))
 
@@ -216,13 +233,69 @@ def training_calls() -> Iterator[tuple[str, Any]]:
     optimizer = make_optimizer(
         OptimizerOptions(warmup_steps=0, learning_rate=1e-9), variables["params"], depth=2
     )
-    model = Sam(config, drop_path=0.5, decoder_dropout=0.2)
+    # Flax's dropout draws other numbers under x64.
+    model = Sam(config, drop_path=0.5)
     update = jax.jit(make_update(interactive_loss(model, options), optimizer, make_mesh(1, 1)))
     state = initial_state(variables, optimizer, seed=0)
     for _ in range(2):
         state, metrics = update(state, batch)
     yield "metrics", metrics
     yield "state", (state.step, state.params, state.opt_state)
+
+
+def public_objects() -> dict[str, Any]:
+    """One of each public kind, all of them in use already."""
+    segmenter, tracker = small_segmenter("sam"), small_tracker()
+    embedding = segmenter.encode(picture())
+    prediction = segmenter.predict(embedding, points=[[30, 20]])
+    state = tracker.prompt(tracker.start(SIZE), picture(), "a", points=[[30, 20]])
+    state, tracked = tracker.step(state, picture())
+    sam = compat.Sam(segmenter)
+    predictor = compat.SamPredictor(sam)
+    predictor.set_image(picture())
+    assert prediction.masks.any() and tracked.masks.shape == (1, *SIZE)  # as they keep them
+    return {
+        "segmenter": segmenter,
+        "compiled": segmenter.compiled,
+        "embedding": embedding,
+        "prediction": prediction,
+        "masks": segmenter.generate_masks(embedding, **EVERYTHING),
+        "tracker": tracker,
+        "frame": tracker.encode(picture(1)),
+        "state": state,
+        "tracked": tracked,
+        "sam": sam,
+        "predictor": predictor,
+        "generator": compat.SamAutomaticMaskGenerator(sam, **EVERYTHING),
+        "model": (Sam(SMALL_SAM), Sam2(SMALL_SAM2), SMALL_SAM, SMALL_SAM2),
+        "prompts": Prompts(jnp.ones((1, 1, 1, 2)), jnp.ones((1, 1, 1), jnp.int32)),
+        "options": GenerateOptions(points_per_side=3),
+    }
+
+
+def answers(objects: dict[str, Any]) -> list[np.ndarray]:
+    """What the objects of `public_objects` say, all of them asked together."""
+    segmenter, tracker, sam = objects["segmenter"], objects["tracker"], objects["sam"]
+    embedding, predictor = objects["embedding"], objects["predictor"]
+    state, tracked = tracker.step(objects["state"], objects["frame"])
+    model, model2, config, config2 = objects["model"]
+    assert (model.config, model2.config) == (config, config2)
+    assert sam.segmenter.params is segmenter.params is segmenter.compiled.params
+    assert objects["options"].points_per_side == 3
+    found = [
+        segmenter.encode(picture(1)).features,
+        segmenter.predict(embedding, points=[[30, 20]]).masks,
+        objects["compiled"].encode([np.ones((64, 64, 3), np.float32)])[0],
+        objects["prediction"].masks,
+        _generated(objects["masks"].records()),
+        tracked.logits,
+        state.bank.recent.frame,
+        objects["tracked"].masks,
+        predictor.predict(box=np.array([10, 10, 40, 30])),
+        _generated(objects["generator"].generate(picture())),
+        objects["prompts"],
+    ]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
 
 CALLS: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
@@ -237,10 +310,17 @@ CALLS: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
 }
 
 
+# A part of these, for where all of them would take too long.
+SHORT_CALLS: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
+    "short tracker": lambda: short_tracker_calls(small_tracker()),
+    "short compat": lambda: short_compat_calls(compat.Sam(small_segmenter("sam"))),
+}
+
+
 def results(name: str) -> dict[str, np.ndarray]:
     """What the calls of a name give, array by array."""
     found = {}
-    for call, value in CALLS[name]():
+    for call, value in {**CALLS, **SHORT_CALLS}[name]():
         for i, leaf in enumerate(jax.tree.leaves(value)):
             array = np.asarray(leaf)
             if array.dtype.name == "bfloat16":

@@ -146,6 +146,7 @@ class _CropGenerator:
         # What only fills the batch asks the first point again, and is not looked at.
         filled = np.concatenate([scaled, np.tile(scaled[:1], (self.room - len(scaled), 1))])
         filled = filled.astype(np.float32)
+        filled = filled if self.mesh is not None else jax.device_put(filled)
         head = (self.model, self.params, self.features, filled)
         logits, iou = decode_points(*head, self.mesh)
         return refine_candidates(*head, logits) if self.options.use_m2m else (logits, iou)
@@ -154,7 +155,7 @@ class _CropGenerator:
         self, points: Float64[np.ndarray, "n 2"], logits: jax.Array, iou: jax.Array
     ) -> Candidates:
         masks_per_point = iou.shape[0] // self.room
-        predicted = np.asarray(iou)[: len(points) * masks_per_point]
+        predicted = jax.device_get(iou)[: len(points) * masks_per_point]
         self.report["candidates"] += len(predicted)
         chosen = np.arange(len(predicted))
         if self.options.pred_iou_thresh > 0:

@@ -190,13 +190,15 @@ def measure(
         places = np.zeros(devices * frame.capacity, np.int32)
         places[row] = place[now]
         counts = np.bincount(device[now], minlength=devices).astype(np.int32)
+        small = (places, counts, size, thresholds)
+        small = jax.device_put(small) if frame.mesh is None else small
         run = _measure if frame.mesh is None else _measure_over(frame.mesh)
-        measured = run(logits, places, counts, frame.rows, frame.columns, size, thresholds)
-        yield now, jax.tree.map(partial(_rows, row), measured)
+        measured = run(logits, *small[:2], frame.rows, frame.columns, *small[2:])
+        yield now, jax.tree.map(partial(_rows, row), jax.device_get(measured))
 
 
-def _rows(row: Int[np.ndarray, " part"], values: Array) -> np.ndarray:
-    return np.asarray(values)[row]
+def _rows(row: Int[np.ndarray, " part"], values: np.ndarray) -> np.ndarray:
+    return values[row]
 
 
 @lru_cache(maxsize=8)

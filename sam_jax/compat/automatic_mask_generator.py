@@ -7,7 +7,6 @@ from functools import wraps
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sam_jax.automatic.generator import generate_masks
@@ -139,7 +138,7 @@ class SamAutomaticMaskGenerator:
         def features_of(crop: Crop) -> jax.Array:
             x0, y0, x1, y1 = crop.box
             predictor.set_image(image[y0:y1, x0:x1])
-            return jnp.asarray(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
+            return jax.device_put(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
 
         model = sam.segmenter.compiled.model
         model = model.clone(config=replace(model.config, mask_threshold=float(sam.mask_threshold)))

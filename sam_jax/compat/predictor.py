@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -208,7 +207,7 @@ class SamPredictor:
         """The embedding, see the class."""
         if self._features is None:
             return None
-        return np.array(jnp.moveaxis(self._features, -1, 0)[None])
+        return np.array(np.moveaxis(jax.device_get(self._features), -1, 0)[None])
 
     @features.setter
     def features(self, value: Any) -> None:
@@ -219,7 +218,7 @@ class SamPredictor:
             wanted = (1, config.embedding_channels, side, side)
             if array.shape != wanted:
                 raise InputError(f"features must be {list(wanted)}, not {array.shape}")
-            value = jnp.asarray(np.moveaxis(array[0], 0, -1))
+            value = jax.device_put(np.moveaxis(array[0], 0, -1))
         self._features = value
 
     @property

@@ -63,8 +63,8 @@ def nms(
     room = max(64, 1 << (count - 1).bit_length())
     padded = np.zeros((room, 4), np.float32)
     padded[:count] = boxes[order]
-    keep = _keep(padded, np.int32(count), float32_below(threshold))
-    return order[np.asarray(keep)[:count]]
+    keep = _keep(*jax.device_put((padded, np.int32(count), float32_below(threshold))))
+    return order[jax.device_get(keep)[:count]]
 
 
 def float32_below(threshold: float) -> np.float32:

@@ -187,7 +187,7 @@ class Tracker:
         refuse_forked()
         image = read_image(frame)
         prepared = prepare_frame(image, self.config)
-        features = programs.encode_frame(self._model, self.params, prepared)
+        features = programs.encode_frame(self._model, self.params, jax.device_put(prepared))
         return EncodedFrame(features, (image.shape[0], image.shape[1]), self.config)
 
     def prompt(
@@ -239,19 +239,19 @@ class Tracker:
         elif points is not None or box is not None or labels is not None:
             raise InputError("give a mask, or points and a box, not both")
         else:
-            drawn = mask_input(mask, state.frame_size, self.config)
+            drawn = jax.device_put(mask_input(mask, state.frame_size, self.config))
         encoded = self._encoded(state, frame)
         state, slot = self._with_object(state, object_id)
-        own = programs.object_bank(state.bank, np.int32(slot))
-        place = np.int32(frame_index)
+        index, place = jax.device_put((np.int32(slot), np.int32(frame_index)))
+        own = programs.object_bank(state.bank, index)
         head = (self._model, self._rules, self.params, own, encoded.features, place)
         if mask is not None:
             own, _ = programs.prompt_with_mask(*head, drawn)
         else:
-            coords, kinds = padded_points(*given)
+            coords, kinds = jax.device_put(padded_points(*given))
             span = self._pointer_frames(state)
             own, _ = programs.prompt_with_points(*head, coords, kinds, span)
-        return replace(state, bank=programs.with_object_bank(state.bank, np.int32(slot), own))
+        return replace(state, bank=programs.with_object_bank(state.bank, index, own))
 
     def step(
         self,
@@ -292,8 +292,7 @@ class Tracker:
             self.params,
             state.bank,
             encoded.features,
-            np.int32(frame_index),
-            np.int32(-1 if backward else 1),
+            *jax.device_put((np.int32(frame_index), np.int32(-1 if backward else 1))),
             self._pointer_frames(state),
         )
         state = replace(state, bank=bank, frame_index=frame_index)
@@ -311,14 +310,15 @@ class Tracker:
             raise InputError(f"there is no object {object_id!r}; there are {list(state.objects)}")
         slot = state.object_ids.index(object_id)
         ids = (*state.object_ids[:slot], None, *state.object_ids[slot + 1 :])
-        return replace(state, bank=programs.forget(state.bank, np.int32(slot)), object_ids=ids)
+        bank = programs.forget(state.bank, jax.device_put(np.int32(slot)))
+        return replace(state, bank=bank, object_ids=ids)
 
     def _bank(self, objects: int) -> Bank:
         return empty_bank(self.config, objects, *self._slots, self._memory_dtype)
 
-    def _pointer_frames(self, state: TrackerState) -> np.int32:
+    def _pointer_frames(self, state: TrackerState) -> jax.Array:
         frames = min(self.config.max_pointers, state.num_frames or self.config.max_pointers)
-        return np.int32(frames)
+        return jax.device_put(np.int32(frames))
 
     def _encoded(self, state: TrackerState, frame: Any) -> EncodedFrame:
         image = frame if isinstance(frame, EncodedFrame) else read_image(frame)
@@ -360,7 +360,7 @@ class Tracker:
     def _shown(self, state: TrackerState, followed: Followed) -> TrackedMasks:
         there = [i for i, one in enumerate(state.object_ids) if one is not None]
         logits, presence, iou = (
-            np.asarray(x)[there] for x in (followed.logits, followed.object_score, followed.iou)
+            x[there] for x in jax.device_get((followed.logits, followed.object_score, followed.iou))
         )
         return TrackedMasks(
             logits,
