@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sam_jax.automatic.options import PRESETS, GenerateOptions
     from sam_jax.automatic.records import GeneratedMasks
     from sam_jax.checkpoints import load_checkpoint, load_params, save_checkpoint
+    from sam_jax.compiled_programs import cache_compiled_programs
     from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
     from sam_jax.embeddings import ImageEmbedding
     from sam_jax.images import read_image
@@ -33,6 +34,7 @@ _HOMES = {
     "sam_jax.automatic.options": ("PRESETS", "GenerateOptions"),
     "sam_jax.automatic.records": ("GeneratedMasks",),
     "sam_jax.checkpoints": ("load_checkpoint", "load_params", "save_checkpoint"),
+    "sam_jax.compiled_programs": ("cache_compiled_programs",),
     "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
     "sam_jax.embeddings": ("ImageEmbedding",),
     "sam_jax.images": ("read_image",),
@@ -74,6 +76,7 @@ __all__ = [
     "TrackedMasks",
     "Tracker",
     "__version__",
+    "cache_compiled_programs",
     "load_checkpoint",
     "load_params",
     "make_mesh",

@@ -1,7 +1,9 @@
 """A model, its parameters and its compiled functions, in the frame of the model's own input."""
 
+import copy
+import pickle
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any, cast
@@ -14,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float32
 
 from sam_jax import sharding
+from sam_jax.forks import refuse_forked
 from sam_jax.models.decoding import Features, Model, decode_prompts, embedding_of
 from sam_jax.models.sam import Sam
 from sam_jax.preprocess import ImagePrompts
@@ -44,6 +47,19 @@ class CompiledModel:
     prompt_batch: int
     mesh: Mesh | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: no device, which belongs to its process."""
+        if self.mesh is not None:
+            raise pickle.PicklingError(
+                "a model on a mesh of devices cannot be pickled, as they belong to this process; "
+                "pickle its checkpoint's path and build it with make_mesh in the other process"
+            )
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledModel":
+        """A copy on the same devices."""
+        return replace(self, params=copy.deepcopy(self.params, memo))
+
     @cached_property
     def device(self) -> jax.Device:
         """Where it runs, or the first of the mesh: the default device while anything is traced."""
@@ -59,6 +75,7 @@ class CompiledModel:
           inputs: normalised and padded images (`preprocess.prepare_image`), of one size. They are
             taken one batch at a time, so they need not exist all at once.
         """
+        refuse_forked()
         waiting = iter(inputs)
         features: list[Features] = []
         across = 1 if self.mesh is None else self.mesh.shape[DATA]
@@ -74,7 +91,7 @@ class CompiledModel:
     def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[Features]:
         if self.mesh is None:
             encode = _encoder(self.device.platform)
-            return encode(self.model, self.params, np.stack(batch))
+            return encode(self.model, self.params, jax.device_put(np.stack(batch)))
         # What only fills the batch is the first image again, and is thrown away.
         images = np.stack(batch + batch[:1] * (count - len(batch)))
         placed = jax.device_put(images, NamedSharding(self.mesh, P(DATA)))
@@ -100,6 +117,7 @@ class CompiledModel:
           multimask: three masks a prompt, or one.
           on_device: give JAX arrays, instead of NumPy arrays that may be read-only.
         """
+        refuse_forked()
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
         embeddings = [embedding_of(one) for one in features]
@@ -110,14 +128,16 @@ class CompiledModel:
                 found = self._decode_batch(features, batch, multimask)
             if self.mesh is not None and on_device:
                 found = jax.device_put(found, self.device)
-            scores, logits = map(xp.asarray, found)
+            found = found if on_device else jax.device_get(found)
             for slot, (image, count) in enumerate(batch.pieces):
-                pieces[image].append((scores[slot, :count], logits[slot, :count]))
+                pieces[image].append(tuple(_slot(one, slot, count) for one in found))
         masks = self.model.config.num_multimask_outputs if multimask else 1
         for one, parts in zip(embeddings, pieces, strict=True):
             if not parts:
                 shape = (0, masks, 4 * one.shape[0], 4 * one.shape[1])
-                parts.append((xp.zeros(shape[:2], np.float32), xp.zeros(shape, np.float32)))
+                empty = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
+                with jax.default_device(self.device):
+                    parts.append(jax.device_put(empty) if on_device else empty)
         return [
             parts[0] if len(parts) == 1 else tuple(map(xp.concatenate, zip(*parts, strict=True)))
             for parts in pieces
@@ -133,7 +153,7 @@ class CompiledModel:
         prompts = Prompts(batch.points, batch.labels, None, batch.masks, batch.mask_present)
         if self.mesh is not None:
             return self._decode_over_mesh(seen, prompts, bool(multimask))
-        seen = tuple(map(self.with_params, seen))
+        seen, prompts = jax.device_put((tuple(map(self.with_params, seen)), prompts))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
 
     def with_params(self, features: Features) -> Features:
@@ -178,6 +198,14 @@ class CompiledModel:
             tuple(_one_for_each(self.mesh, slot) for slot in slots),
             jax.device_put(filled, divided),
         )
+
+
+def _slot(array: Any, slot: int, count: int) -> Any:
+    """The results of an image's prompts; on a device, without an index that is sent there."""
+    if isinstance(array, np.ndarray):
+        return array[slot, :count]
+    one = jax.lax.index_in_dim(array, slot, keepdims=False)
+    return jax.lax.slice_in_dim(one, 0, count)
 
 
 def _parts(array: jax.Array) -> dict[int, jax.Array]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
+from sam_jax.forks import refuse_forked
 
 FORMAT_VERSION = 2
 # Finer features that an embedding has, beside the first.
@@ -60,12 +60,13 @@ class ImageEmbedding:
         }
         with written_aside(path) as file:
             finer: dict[str, Any] = {
-                f"finer_{i}": np.asarray(one, np.float32) for i, one in enumerate(self.finer)
+                f"finer_{i}": np.asarray(jax.device_get(one), np.float32)
+                for i, one in enumerate(self.finer)
             }
             np.savez(
                 file,
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-                features=np.asarray(self.features, np.float32),
+                features=np.asarray(jax.device_get(self.features), np.float32),
                 **finer,
             )
 
@@ -85,6 +86,7 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
     Raises:
       InputError: the file is missing, damaged, or no embedding.
     """
+    refuse_forked()
     path = Path(path)
     try:
         header, (features, *finer) = _read(path)
@@ -102,8 +104,8 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
         ) from None
     if len(size_hw) != 2 or min(size_hw) < 1:
         raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
-    arrays = tuple(map(jnp.asarray, finer))
-    return ImageEmbedding(jnp.asarray(features), size_hw, fingerprint, arrays), about
+    features, arrays = jax.device_put((features, tuple(finer)))
+    return ImageEmbedding(features, size_hw, fingerprint, arrays), about
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -8,7 +8,7 @@ inputs are checked where a wrong value can still be named.
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, UInt8
@@ -24,6 +24,8 @@ from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 _CERTAIN_LOGIT = 10.0
 # Lists that hold one list many times are small themselves, but would fill the memory as an array.
 _MAX_LIST_VALUES = 10_000_000
+# The axes of one prompt of each kind; None is of any length.
+_AXES = {"points": (None, 2), "labels": (None,), "boxes": (4,), "masks": (None, None)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,50 @@ def _stretched(
     channels = (Image.fromarray(image[..., i].astype(np.float32)) for i in range(3))
     resized = [one.resize((side, side), Image.Resampling.BILINEAR) for one in channels]
     return np.stack([np.asarray(one) for one in resized], axis=-1)
+
+
+def without_empty(given: dict[str, Any]) -> dict[str, Any] | None:
+    """Prompts of an image without those that are empty, or None where all of them are.
+
+    Empty are boxes [0, 4], points [0, N, 2], masks [0, s, s] and lists of nothing. Points [0, 2]
+    are, beside boxes or masks, no clicks; where only some of the rest is empty, numbers of prompts
+    differ, and that is left for `check_prompts` to say.
+
+    Args:
+      given: `points`, `labels`, `boxes` and `masks`, each as for `check_prompts`.
+    """
+    if given["points"] is None and _is_empty(given["labels"], _AXES["labels"]):
+        given = {**given, "labels": None}
+    there = {name: value for name, value in given.items() if value is not None}
+    empty = {name for name, value in there.items() if _is_empty(value, _AXES[name])}
+    if there and empty == set(there):
+        return None
+    clicks = {name for name in ("points", "labels") if name in there}
+    if "points" in clicks and clicks == empty and len(_shape(given["points"])) < 3:
+        return {**given, "points": None, "labels": None}
+    return given
+
+
+def _is_empty(value: object, axes: tuple[int | None, ...]) -> bool:
+    """Whether an array has no prompts; `axes` are those of one prompt, None of any length."""
+    shape = _shape(value)
+    if not shape or shape[0]:
+        return False
+    # A single prompt's points and labels may have no length, too.
+    fits = (axes, axes[1:]) if axes[0] is None else (axes,)
+    return len(shape) == 1 or any(
+        len(shape) == 1 + len(one)
+        and all(wanted in (None, length) for wanted, length in zip(one, shape[1:], strict=True))
+        for one in fits
+    )
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    """Of an array or an empty list; of anything else ()."""
+    if isinstance(value, list | tuple):
+        return () if value else (0,)
+    shape = getattr(value, "shape", ())
+    return tuple(shape) if isinstance(shape, tuple) else ()
 
 
 def check_prompts(

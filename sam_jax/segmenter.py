@@ -18,20 +18,27 @@ from sam_jax.adapters import load_adapter
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop, image_crops
 from sam_jax.automatic.options import family_defaults, generate_options
-from sam_jax.automatic.records import GeneratedMasks
+from sam_jax.automatic.records import GeneratedMasks, warn_of_nothing_kept
 from sam_jax.compiled import CompiledModel
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
 from sam_jax.models.decoding import build_model, embedding_of
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.postprocess import MaskPrediction
-from sam_jax.preprocess import ImagePrompts, check_prompts, prepare_image, scale_prompts
+from sam_jax.preprocess import (
+    ImagePrompts,
+    check_prompts,
+    prepare_image,
+    scale_prompts,
+    without_empty,
+)
 from sam_jax.registry import DEFAULT_CHECKPOINT
 from sam_jax.sam2_configs import ModelConfig, Sam2Config, check_sam2_config
 from sam_jax.sharding import DATA, place_params, with_automatic_axes
-from sam_jax.types import FEEDBACK_LIMIT, Params
+from sam_jax.types import FEEDBACK_LIMIT, Params, compute_dtype, is_whole
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +75,8 @@ class Segmenter:
         Args:
           config: the architecture; `image_size` may differ from what it was trained with.
           params: variables for it (`load_params`, or `Sam(config).init(...)`).
-          dtype: compute type, float32 or bfloat16.
+          dtype: compute type, float32 or bfloat16; a name ("bf16") or a type of NumPy's, JAX's or
+            PyTorch's.
           fingerprint: of the parameters, where the caller knows it; computed otherwise.
           mesh: devices that share the work, from `sharding.make_mesh`; nothing else changes. Of
             a mesh of your own, the kinds of its axes do not count. Not for SAM 2.
@@ -83,14 +91,15 @@ class Segmenter:
             batch is below 1, or the mesh does not divide the model.
           CheckpointError: the parameters are not those of the configuration; all are listed.
         """
+        refuse_forked()
         patch = config.image_encoder.patch_size
         size = config.image_size
         if not isinstance(size, int) or size < patch or size % patch:
             raise InputError(f"image_size {size!r} is not a multiple of the patch size {patch}")
-        if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-            raise InputError(f"dtype {jnp.dtype(dtype)} is neither float32 nor bfloat16")
-        if image_batch < 1 or prompt_batch < 1:
-            raise InputError("image_batch and prompt_batch must be at least 1")
+        dtype = compute_dtype(dtype)
+        for name, count in (("image_batch", image_batch), ("prompt_batch", prompt_batch)):
+            if not is_whole(count) or count < 1:
+                raise InputError(f"{name} must be a whole number, at least 1, not {count!r}")
         if isinstance(config, Sam2Config):
             if mesh is not None:
                 raise InputError("SAM 2 runs on one device; give no mesh")
@@ -134,6 +143,7 @@ class Segmenter:
         Raises:
           CheckpointError: there is none by that name, or it is damaged or does not fit.
         """
+        refuse_forked()
         if name is None:
             name = DEFAULT_CHECKPOINT
             _log.warning(
@@ -156,6 +166,11 @@ class Segmenter:
     def fingerprint(self) -> str:
         """Identifies the parameters; an embedding carries it, and another model refuses it."""
         return self._known_fingerprint or checkpoints.fingerprint(self.config, self.params)
+
+    @property
+    def generate_defaults(self) -> dict[str, Any]:
+        """Options of `generate` that the checkpoint brings along, for where a call gives none."""
+        return dict(self._generate_defaults)
 
     def encode(
         self, images: ImageLike | Sequence[ImageLike]
@@ -189,6 +204,8 @@ class Segmenter:
         """Predicts masks for prompts on an image, or on each of a list of images.
 
         P prompts an image; whatever is given shares P. A single prompt may leave out that axis.
+        P may be 0: boxes [0, 4], points [0, N, 2] or an empty list give no masks, and in a list of
+        images so does one without any prompt.
 
         Args:
           embedding: an `ImageEmbedding` from `encode` of this model; or a list of them, and then
@@ -256,14 +273,17 @@ class Segmenter:
             not given has the value that the checkpoint brings along, else the preset's.
 
         Returns:
-          One dict a mask, with the original's keys; see `GeneratedMasks.records`.
+          One dict a mask, with the original's keys; see `GeneratedMasks.records`. Where filters
+          dropped every candidate, a warning says which.
 
         Raises:
           InputError: the image cannot be read, an option is unknown or out of its range, an
             embedding is of another model or given with crops, or masks as arrays would take more
             than 4 GiB.
         """
-        return self.generate_masks(image, preset=preset, **options).records(output_mode)
+        found = self.generate_masks(image, preset=preset, **options)
+        warn_of_nothing_kept(found)
+        return found.records(output_mode)
 
     def generate_masks(
         self, image: ImageLike | ImageEmbedding, *, preset: str = "default", **options: Any
@@ -336,8 +356,7 @@ class Segmenter:
         found = self.compiled.decode(features, prompts, multimask, on_device=on_device)
         if not (on_device and self.config.stretches):
             return found
-        limit = FEEDBACK_LIMIT
-        return [(scores, jnp.clip(logits, -limit, limit)) for scores, logits in found]
+        return [(scores, _limited(logits)) for scores, logits in found]
 
     def _prediction(self, scores: Any, logits: Any, embedding: ImageEmbedding) -> MaskPrediction:
         """For SAM 2, what can be given back is cut; masks are made of what is not."""
@@ -378,6 +397,9 @@ class Segmenter:
         self._check_embedding(embedding, where)
         input_size = self._input_size(embedding)
         size_hw = embedding.size_hw
+        given = without_empty(given)
+        if given is None or (image is not None and all(one is None for one in given.values())):
+            return ImagePrompts()
         try:
             checked = check_prompts(
                 **given, size_hw=size_hw, mask_size=4 * embedding.features.shape[0]
@@ -385,6 +407,11 @@ class Segmenter:
         except InputError as error:
             raise InputError(f"{where}{error}") from None
         return scale_prompts(checked, size_hw, input_size, self.config.stretches)
+
+
+@jax.jit
+def _limited(logits: jax.Array) -> jax.Array:
+    return jnp.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
 
 
 def _features(embedding: ImageEmbedding) -> Any:
@@ -409,6 +436,8 @@ def _as_list(embedding: Any) -> tuple[list[Any], bool]:
 def _prompts_per_image(given: dict[str, Any], count: int, many: bool) -> list[dict[str, Any]]:
     if not many:
         return [given]
+    if all(given[name] is None for name in ("points", "boxes", "masks")):
+        raise InputError("no prompt is given: give points, boxes or masks")
     for name, value in given.items():
         if value is not None and (not isinstance(value, (list, tuple)) or len(value) != count):
             length = len(value) if isinstance(value, (list, tuple)) else "no list"

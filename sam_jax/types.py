@@ -3,9 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
+
+from sam_jax.errors import InputError
 
 # On the host or on a device.
 ArrayLike = jax.Array | np.ndarray
@@ -24,6 +27,37 @@ LABEL_NOT_A_POINT = -1
 LABEL_ABSENT = -2
 # Logits of SAM 2 that are given back as a mask prompt are cut here, on either side of 0.
 FEEDBACK_LIMIT = 32.0
+
+# Names of the types that models compute in: NumPy's, JAX's, PyTorch's and common short ones.
+_COMPUTE_DTYPES = {
+    **dict.fromkeys(("float32", "fp32", "f32", "float", "single"), jnp.float32),
+    **dict.fromkeys(("bfloat16", "bf16"), jnp.bfloat16),
+}
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's; truth values are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool)
+
+
+def compute_dtype(value: Any, name: str = "dtype") -> Any:
+    """The type that a model computes in, `jnp.float32` or `jnp.bfloat16`, from any way to say it.
+
+    Args:
+      value: a name ("bfloat16", "bf16", "fp32"), or a type of NumPy's, JAX's or PyTorch's.
+      name: of the option, for the error.
+
+    Raises:
+      InputError: it is another type, or no type.
+    """
+    known = value if isinstance(value, str) else getattr(value, "name", None)
+    known = known if isinstance(known, str) else getattr(value, "__name__", str(value))
+    found = _COMPUTE_DTYPES.get(known.strip().lower().removeprefix("torch."))
+    if found is None:
+        shown = " ".join(known.split())
+        shown = shown if len(shown) <= 60 else f"of type {type(value).__name__}"
+        raise InputError(f"{name} {shown} is neither float32 nor bfloat16; give one of them")
+    return found
 
 
 @struct.dataclass

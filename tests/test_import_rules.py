@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Each part and what of ours it may import. `errors`, `version` and `files` are open to all.
-OPEN_TO_ALL = {"errors", "version", "files", "stopping"}
+OPEN_TO_ALL = {"errors", "version", "files", "stopping", "forks"}
 ALLOWED = {
     "version": set(),
     "errors": set(),
     "files": set(),
     "stopping": set(),
+    "forks": set(),
     "shipped": set(),
     "types": set(),
     "configs": set(),
@@ -36,6 +37,7 @@ ALLOWED = {
     "weight_files": set(),
     "registry": {"shipped", "weight_files"},
     "checkpoints": {"configs", "families", "types", "registry", "weight_files"},
+    "compiled_programs": {"registry"},
     "lora": {"types", "sharding"},
     "adapters": {"types", "checkpoints", "lora"},
     "automatic": {

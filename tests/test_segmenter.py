@@ -226,7 +226,7 @@ def test_another_input_size_works_end_to_end(params, images):
         ({"points": [[1, 1]]}, "points must be a list with one entry an image"),
         ({"points": np.zeros((2, 1, 2))}, "points must be a list with one entry an image"),
         ({"points": [[[1, 1]], [[500, 1]]]}, "image 1: "),
-        ({"points": [[[1, 1]], None]}, "image 1: "),
+        ({"points": [[[1, 1]], [[1]]]}, "image 1: "),
     ],
 )
 def test_bad_lists_say_which_image(segmenter, embeddings, given, says):
@@ -311,3 +311,65 @@ def test_bfloat16_computes_close_to_float32(params, images):
     assert b.logits.dtype == np.float32
     # bfloat16 keeps 8 bits; a dozen layers of it stay within a few percent of the logits' spread.
     assert np.abs(a.logits - b.logits).max() / a.logits.std() < 0.15
+
+
+NONE_AT_ALL = [
+    {"boxes": np.zeros((0, 4))},
+    {"boxes": []},
+    {"points": np.zeros((0, 2))},
+    {"points": np.zeros((0, 3, 2)), "labels": np.zeros((0, 3))},
+    {"points": [], "labels": [], "boxes": []},
+    {"masks": np.zeros((0, 32, 32))},
+]
+
+
+@pytest.mark.parametrize("prompts", NONE_AT_ALL)
+def test_no_prompts_give_no_masks(segmenter, embeddings, images, prompts):
+    found = segmenter.predict(embeddings[0], **prompts, multimask=False)
+    assert found.scores.shape == (0, 1) and found.logits.shape == (0, 1, 32, 32)
+    assert found.masks.shape == (0, 1, *images[0].shape[:2]) and list(found.best()) == []
+    scores, logits = segmenter.predict_logits(embeddings[0], **prompts)
+    assert isinstance(logits, jax.Array)
+    assert scores.shape == (0, 3) and logits.shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("empty", [{}, *NONE_AT_ALL])
+def test_an_image_without_prompts_leaves_the_others_theirs(segmenter, embeddings, empty):
+    box = [[1, 2, 30, 30]]
+    given = {"points": [None] * 3, "labels": [None] * 3, "masks": [None] * 3}
+    given |= {name: [None, value, None] for name, value in empty.items()}
+    given["boxes"] = [box, empty.get("boxes"), box]
+    found = segmenter.predict(embeddings[:3], **given)
+    assert [len(one.scores) for one in found] == [1, 0, 1]
+    assert found[1].masks.shape[1:] == (3, *embeddings[1].size_hw)
+    for i in (0, 2):
+        assert_same(found[i], segmenter.predict(embeddings[i], boxes=box))
+
+
+def test_no_clicks_beside_a_box_are_none(segmenter, embeddings):
+    box = [1, 2, 30, 30]
+    alone = segmenter.predict(embeddings[0], boxes=box)
+    assert_same(segmenter.predict(embeddings[0], boxes=box, points=np.zeros((0, 2))), alone)
+
+
+@pytest.mark.parametrize(
+    "prompts, message",
+    [
+        ({}, "no prompt is given"),
+        ({"labels": []}, "no prompt is given"),
+        ({"boxes": np.zeros((0, 3))}, r"not shape \(0, 3\)"),
+        ({"points": np.zeros((2, 0, 2))}, "points are empty"),
+        ({"points": [], "labels": [1]}, "points are empty"),
+        ({"points": [[[3, 4]]], "boxes": np.zeros((0, 4))}, "boxes are empty"),
+    ],
+)
+def test_what_is_only_half_empty_is_refused(segmenter, embeddings, prompts, message):
+    with pytest.raises(InputError, match=message):
+        segmenter.predict(embeddings[0], **prompts)
+
+
+@pytest.mark.parametrize("name", ["image_batch", "prompt_batch"])
+@pytest.mark.parametrize("value", [0, True])
+def test_numbers_of_a_batch_are_whole(params, name, value):
+    with pytest.raises(InputError, match=f"{name} must be a whole number, at least 1, not"):
+        Segmenter(TEST, params, **{name: value})

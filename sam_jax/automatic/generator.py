@@ -26,6 +26,7 @@ from sam_jax.automatic.scoring import (
     refine_candidates,
 )
 from sam_jax.automatic.seams import joined_over_seams
+from sam_jax.forks import refuse_forked
 from sam_jax.models.decoding import Features, Model, embedding_of
 from sam_jax.preprocess import scale_factors_xy
 from sam_jax.types import Params
@@ -70,6 +71,7 @@ def generate_masks(
       options: which points, which filters.
       mesh: devices that share the points of a crop, and measure what they found.
     """
+    refuse_forked()
     report = dict.fromkeys(("candidates", *_FILTERS, "kept"), 0)
     crops = image_crops(size_hw, options)
     parts = []
@@ -144,6 +146,7 @@ class _CropGenerator:
         # What only fills the batch asks the first point again, and is not looked at.
         filled = np.concatenate([scaled, np.tile(scaled[:1], (self.room - len(scaled), 1))])
         filled = filled.astype(np.float32)
+        filled = filled if self.mesh is not None else jax.device_put(filled)
         head = (self.model, self.params, self.features, filled)
         logits, iou = decode_points(*head, self.mesh)
         return refine_candidates(*head, logits) if self.options.use_m2m else (logits, iou)
@@ -152,7 +155,7 @@ class _CropGenerator:
         self, points: Float64[np.ndarray, "n 2"], logits: jax.Array, iou: jax.Array
     ) -> Candidates:
         masks_per_point = iou.shape[0] // self.room
-        predicted = np.asarray(iou)[: len(points) * masks_per_point]
+        predicted = jax.device_get(iou)[: len(points) * masks_per_point]
         self.report["candidates"] += len(predicted)
         chosen = np.arange(len(predicted))
         if self.options.pred_iou_thresh > 0:

@@ -146,8 +146,10 @@ def _checked_grids(grids: Any, layers: int) -> tuple[np.ndarray, ...]:
     if len(arrays) < layers:
         raise InputError(f"point_grids has {len(arrays)} grids for {layers} layers; give one each")
     for array in arrays:
-        if array.ndim != 2 or array.shape[1] != 2 or not len(array):
+        if array.ndim != 2 or array.shape[1] != 2:
             raise InputError(f"a grid of point_grids has shape {array.shape}, not [n, 2]")
+        if not len(array):
+            raise InputError("a grid of point_grids has no point; give it one or more")
         if not (array >= 0).all() or not (array <= 1).all():
             raise InputError("points of point_grids lie from 0 to 1, as parts of the crop's sides")
     return arrays
@@ -189,7 +191,7 @@ def generate_options(preset: str = "default", **changes: Any) -> GenerateOptions
     Raises:
       InputError: the preset or a name is unknown, or a value is out of its range.
     """
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
     names = {field.name for field in fields(GenerateOptions)}
     unknown = sorted(set(changes) - names)

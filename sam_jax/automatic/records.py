@@ -1,5 +1,6 @@
 """What automatic generation returns: masks as records, and what became of the rest."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,25 @@ class GeneratedMasks:
             "stability_score": float(found.stability_score[i]),
             "crop_box": _corner_and_size(found.crops[i]),
         }
+
+
+def warn_of_nothing_kept(masks: GeneratedMasks) -> None:
+    """Warns the caller's caller where there were candidates and filters dropped all of them."""
+    dropped = {
+        name: count
+        for name, count in masks.report.items()
+        if count and name not in ("candidates", "kept")
+    }
+    # To keep none is what `max_masks=0` asks for.
+    if len(masks) or not dropped or "beyond max_masks" in dropped:
+        return
+    listed = ", ".join(f"{count} {name}" for name, count in dropped.items())
+    warnings.warn(
+        f"no mask is left of {masks.report['candidates']} candidates: {listed}; lower these "
+        "thresholds, or leave them out for the model's own",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _corner_and_size(box: np.ndarray) -> list[int]:

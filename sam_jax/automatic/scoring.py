@@ -119,7 +119,7 @@ def decode_points(
       mesh: devices that share the points, which must be a multiple of them; features and the
         result lie on them.
     """
-    labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND)
+    labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND, jnp.int32)
     prompts = Prompts(points[None, :, None], labels)
     if mesh is None:
         batch = jax.tree.map(lambda x: x[None], features)
@@ -148,7 +148,7 @@ def refine_candidates(
       logits: from there.
     """
     own = jnp.repeat(points, logits.shape[0] // points.shape[0], axis=0)
-    labels = jnp.full((1, own.shape[0], 1), LABEL_FOREGROUND)
+    labels = jnp.full((1, own.shape[0], 1), LABEL_FOREGROUND, jnp.int32)
     masks = jnp.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)[None]
     prompts = Prompts(own[None, :, None], labels, masks=masks)
     batch = jax.tree.map(lambda x: x[None], features)
@@ -190,13 +190,15 @@ def measure(
         places = np.zeros(devices * frame.capacity, np.int32)
         places[row] = place[now]
         counts = np.bincount(device[now], minlength=devices).astype(np.int32)
+        small = (places, counts, size, thresholds)
+        small = jax.device_put(small) if frame.mesh is None else small
         run = _measure if frame.mesh is None else _measure_over(frame.mesh)
-        measured = run(logits, places, counts, frame.rows, frame.columns, size, thresholds)
-        yield now, jax.tree.map(partial(_rows, row), measured)
+        measured = run(logits, *small[:2], frame.rows, frame.columns, *small[2:])
+        yield now, jax.tree.map(partial(_rows, row), jax.device_get(measured))
 
 
-def _rows(row: Int[np.ndarray, " part"], values: Array) -> np.ndarray:
-    return np.asarray(values)[row]
+def _rows(row: Int[np.ndarray, " part"], values: np.ndarray) -> np.ndarray:
+    return values[row]
 
 
 @lru_cache(maxsize=8)
@@ -220,13 +222,13 @@ def _measure(
 
     def one(i, measured: Measured) -> Measured:
         down = jnp.matmul(rows, logits[chosen[i]], precision=jax.lax.Precision.HIGHEST)
-        places = jnp.arange(blocks * block).reshape(blocks, block)
+        places = jnp.arange(blocks * block, dtype=jnp.int32).reshape(blocks, block)
         found = jax.lax.map(
             lambda part: _measure_block(down, part[0], part[1], size_hw, thresholds),
             (columns, places),
         )
         changes, inside_x, inside_y, *sums = found
-        area, high, low = (jnp.sum(one_sum) for one_sum in sums)
+        area, high, low = (jnp.sum(one_sum, dtype=jnp.int32) for one_sum in sums)
         new = Measured(
             high,
             low,
@@ -256,14 +258,15 @@ def _measure_block(
 ) -> tuple[Array, ...]:
     """Some columns of one candidate at full size, transposed: x before y, as RLE reads them."""
     full = jnp.matmul(columns, down.T, precision=jax.lax.Precision.HIGHEST)
-    within = (places < size_hw[1])[:, None] & (jnp.arange(down.shape[0]) < size_hw[0])
+    lines = jnp.arange(down.shape[0], dtype=jnp.int32)
+    within = (places < size_hw[1])[:, None] & (lines < size_hw[0])[None]
     full = jnp.where(within, full, -jnp.inf)
     mask, high, low = (full > threshold for threshold in thresholds)
     changes = mask ^ jnp.pad(mask[:, :-1], ((0, 0), (1, 0)))
     # Eight columns a byte: whole rows of bytes are combined, never neighbouring ones.
     bits = changes.reshape(-1, 8, changes.shape[1]).astype(jnp.uint8)
     weights = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
-    packed = jnp.sum(bits * weights[:, None], axis=1, dtype=jnp.uint8)
+    packed = jnp.sum(bits * weights[None, :, None], axis=1, dtype=jnp.uint8)
     sums = (jnp.sum(which, dtype=jnp.int32) for which in (mask, high, low))
     return packed, jnp.any(mask, axis=1), jnp.any(mask, axis=0), *sums
 

@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from sam_jax.cli.bench import bench
-from sam_jax.cli.compiled_programs import DAMAGED, forget_damaged, keep_compiled_programs
 from sam_jax.cli.convert import convert
 from sam_jax.cli.download import download
 from sam_jax.cli.encode import encode
@@ -28,6 +27,7 @@ from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
 from sam_jax.cli.track import track
 from sam_jax.cli.train import train
+from sam_jax.compiled_programs import DAMAGED, forget_damaged, keep_compiled_programs
 from sam_jax.errors import InputError
 from sam_jax.version import __version__
 

@@ -1,15 +1,17 @@
 """`SamAutomaticMaskGenerator`: masks of everything in an image."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop
-from sam_jax.automatic.records import OUTPUT_MODES
+from sam_jax.automatic.records import OUTPUT_MODES, warn_of_nothing_kept
 from sam_jax.compat.misuse import MisuseError
 from sam_jax.compat.original_options import grids_of_layers, original_options
 from sam_jax.compat.predictor import SamPredictor
@@ -18,8 +20,32 @@ from sam_jax.compat.predictor import SamPredictor
 Number = Any
 
 
+def _with_the_models_defaults(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor, which also sees what its caller left out: there a model's own values count.
+
+    Its signature stays the original's.
+    """
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(self, *args, **kwargs).arguments
+        segmenter = getattr(given["model"], "segmenter", None)
+        known = dict(getattr(segmenter, "generate_defaults", {}))
+        if "point_grids" in given or "points_per_side" in given:
+            for name in ("point_grids", "points_per_side"):
+                known.pop(name, None)
+        own = {k: v for k, v in known.items() if k in signature.parameters and k not in given}
+        init(self, *args, **kwargs, **own)
+
+    return wrapped
+
+
 class SamAutomaticMaskGenerator:
     """The original's generator.
+
+    Options that are not given have the values that the checkpoint brings along, as the one in the
+    package does; else the original's defaults. The attributes say which.
 
     Every argument becomes an attribute; changing one changes what the next `generate` does.
     `point_grids` holds the points of every crop layer, and `points_per_side` is used up in them.
@@ -30,6 +56,7 @@ class SamAutomaticMaskGenerator:
       predictor: a `SamPredictor` of the model; generating leaves it alone.
     """
 
+    @_with_the_models_defaults
     def __init__(
         self,
         model: Any,
@@ -93,7 +120,8 @@ class SamAutomaticMaskGenerator:
         Returns:
           Records with the original's keys: `segmentation` (bool [height, width], or RLE as
           `output_mode` says), `area`, `bbox` (x, y, width, height), `predicted_iou`,
-          `point_coords` [[x, y]], `stability_score` and `crop_box`.
+          `point_coords` [[x, y]], `stability_score` and `crop_box`. Where filters dropped every
+          candidate, a warning says which.
 
         Raises:
           MisuseError: the image is no such array.
@@ -110,11 +138,12 @@ class SamAutomaticMaskGenerator:
         def features_of(crop: Crop) -> jax.Array:
             x0, y0, x1, y1 = crop.box
             predictor.set_image(image[y0:y1, x0:x1])
-            return jnp.asarray(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
+            return jax.device_put(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
 
         model = sam.segmenter.compiled.model
         model = model.clone(config=replace(model.config, mask_threshold=float(sam.mask_threshold)))
         masks = generate_masks(
             model, sam.segmenter.params, features_of, image.shape[:2], original_options(vars(self))
         )
+        warn_of_nothing_kept(masks)
         return masks.records(self.output_mode, max_mask_bytes=None)

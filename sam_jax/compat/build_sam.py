@@ -49,16 +49,16 @@ def build_sam_vit_b(checkpoint: Checkpoint = None, **options: Any) -> Sam:
 def build_sam_tiny(checkpoint: Checkpoint = None, **options: Any) -> Sam:
     """The small model inside the package, which is there without a checkpoint.
 
-    See `build_sam_vit_h`. `SamAutomaticMaskGenerator` keeps the original's thresholds, which are
-    too high for it: give pred_iou_thresh=0.5 and stability_score_thresh=0.7.
+    See `build_sam_vit_h`. It brings thresholds of its own along for `SamAutomaticMaskGenerator`,
+    as the original's are too high for it.
     """
     return _build("tiny", checkpoint, options)
 
 
 def load_sam(checkpoint: str | os.PathLike, **options: Any) -> Sam:
     """A model of whatever architecture the checkpoint has; see `build_sam_vit_h`."""
-    config, params, fingerprint = _read(checkpoint)
-    return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
+    config, params, known = _read(checkpoint)
+    return Sam(Segmenter(config, params, **{**known, **options}))
 
 
 sam_model_registry: dict[str, Callable[..., Sam]] = {
@@ -72,7 +72,7 @@ sam_model_registry: dict[str, Callable[..., Sam]] = {
 
 def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
     path = registry.checkpoint_path(name) if checkpoint is None else checkpoint
-    config, params, fingerprint = _read(path)
+    config, params, known = _read(path)
     wanted = CONFIGS[name]
     # A checkpoint of ours may carry a name and an input size of its own.
     if replace(config, name=name, image_size=wanted.image_size) != wanted:
@@ -80,23 +80,25 @@ def _build(name: str, checkpoint: Checkpoint, options: dict[str, Any]) -> Sam:
             f"{path} holds a {_described(config)} model, not {_described(wanted)}; "
             f"{_remedy(config)}"
         )
-    return Sam(Segmenter(config, params, fingerprint=fingerprint, **options))
+    return Sam(Segmenter(config, params, **{**known, **options}))
 
 
-def _read(checkpoint: str | os.PathLike) -> tuple[SamConfig, Params, str | None]:
-    fingerprint = None
+def _read(checkpoint: str | os.PathLike) -> tuple[SamConfig, Params, dict[str, Any]]:
+    """Configuration, parameters, and what a checkpoint of ours says of them beside that."""
+    known: dict[str, Any] = {}
     path = registry.named_checkpoint(checkpoint) or Path(checkpoint)
     if is_torch_source(path):
         config, params, _, _ = load_converter().read_source(path)
     else:
         loaded = load_checkpoint(checkpoint)
-        config, params, fingerprint = loaded.config, loaded.params, loaded.fingerprint
+        config, params = loaded.config, loaded.params
+        known = {"fingerprint": loaded.fingerprint, "generate_defaults": loaded.generate}
     if not isinstance(config, SamConfig):
         raise InputError(
             f"{path} is {config.name}, a model of SAM 2; give it to sam_jax.Segmenter or "
             "sam_jax.Tracker"
         )
-    return config, params, fingerprint
+    return config, params, known
 
 
 def _described(config: SamConfig) -> str:

@@ -11,6 +11,7 @@ from sam_jax.compat.device import Device
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
 from sam_jax.segmenter import Segmenter
+from sam_jax.types import compute_dtype
 
 _Module = TypeVar("_Module", bound="Module")
 
@@ -56,8 +57,8 @@ class Module:
         """
         if str(device).startswith("torch.") and dtype is None:
             device, dtype = None, device
-        own = jnp.dtype(self.segmenter.compiled.model.dtype).name
-        if dtype is not None and str(dtype).removeprefix("torch.") not in ("float32", own):
+        own = self.segmenter.compiled.model.dtype
+        if dtype is not None and not _is_type(dtype, own):
             raise InputError(
                 f"the model cannot be changed to {dtype}; it computes in float32, or in bfloat16 "
                 'when built so: sam_model_registry["vit_b"](checkpoint=..., dtype="bfloat16")'
@@ -133,3 +134,11 @@ class Module:
         """
         params = jax.device_get(self.segmenter.params)
         return load_converter().conversion.to_state_dict(self.segmenter.config, params)
+
+
+def _is_type(dtype: Any, own: Any) -> bool:
+    """Whether a type, however it is said, is float32 or the model's own."""
+    try:
+        return compute_dtype(dtype) in (jnp.float32, own)
+    except InputError:
+        return False

@@ -114,8 +114,10 @@ def _grid(grids: Any, layer: int) -> Float64[np.ndarray, "n 2"]:
         raise InputError(
             f"point_grids has no array of points for crop layer {layer}; give one [n, 2] a layer"
         ) from None
-    if grid.ndim != 2 or grid.shape[1] != 2 or not len(grid):
+    if grid.ndim != 2 or grid.shape[1] != 2:
         raise InputError(f"the points of crop layer {layer} have shape {grid.shape}, not [n, 2]")
+    if not len(grid):
+        raise InputError(f"crop layer {layer} has no point in point_grids; give one or more")
     if not np.isfinite(grid).all():
         raise InputError(f"the points of crop layer {layer} hold NaN or infinite numbers")
     return grid

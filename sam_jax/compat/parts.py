@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from sam_jax.compat.tensors import from_numpy, to_numpy
@@ -39,7 +40,7 @@ class ImageEncoder:
                 f"the image encoder takes {['B', *shape]} from Sam.preprocess, not {images.shape}"
             )
         features = self._compiled.encode(np.moveaxis(images, 1, -1))
-        return from_numpy(np.moveaxis(np.stack(features), -1, 1), x)
+        return from_numpy(np.moveaxis(np.stack(jax.device_get(features)), -1, 1), x)
 
 
 class PromptEncoder:

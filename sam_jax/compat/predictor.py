@@ -3,11 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
 from sam_jax.compat.misuse import MisuseError, NoImageError
+from sam_jax.compat.prompts import wrong_masks
 from sam_jax.compat.sam import Sam
 from sam_jax.compat.tensors import from_numpy, is_tensor, to_numpy
 from sam_jax.compat.transforms import ResizeLongestSide
@@ -125,8 +125,13 @@ class SamPredictor:
             points = to_numpy(point_coords, np.float64, "point_coords")
             if points.ndim != 2 or points.shape[1] != 2:
                 raise InputError(f"point_coords must be [N, 2] (x, y), not {points.shape}")
+            labels = to_numpy(point_labels, np.int32, "point_labels")
+            if labels.shape != points.shape[:1]:
+                raise InputError(
+                    f"point_labels must be [{len(points)}], one label a point, not {labels.shape}"
+                )
             points = self.transform.apply_coords(points, self.original_size)[None]
-            labels = to_numpy(point_labels, np.int32, "point_labels")[None]
+            labels = labels[None]
         if box is not None:
             boxes = to_numpy(box, np.float64, "box")
             if boxes.shape not in ((4,), (1, 4)):
@@ -136,7 +141,11 @@ class SamPredictor:
                 )
             boxes = self.transform.apply_boxes(boxes, self.original_size)
         if mask_input is not None:
-            masks = to_numpy(mask_input, np.float32, "mask_input")[None]
+            masks = to_numpy(mask_input, np.float32, "mask_input")
+            side = self.model.prompt_encoder.mask_input_size[0]
+            if masks.shape != (1, side, side):
+                raise wrong_masks(side, masks.shape)
+            masks = masks[None]
         predicted = self.predict_torch(
             points, labels, boxes, masks, multimask_output, return_logits
         )
@@ -198,7 +207,7 @@ class SamPredictor:
         """The embedding, see the class."""
         if self._features is None:
             return None
-        return np.array(jnp.moveaxis(self._features, -1, 0)[None])
+        return np.array(np.moveaxis(jax.device_get(self._features), -1, 0)[None])
 
     @features.setter
     def features(self, value: Any) -> None:
@@ -209,7 +218,7 @@ class SamPredictor:
             wanted = (1, config.embedding_channels, side, side)
             if array.shape != wanted:
                 raise InputError(f"features must be {list(wanted)}, not {array.shape}")
-            value = jnp.asarray(np.moveaxis(array[0], 0, -1))
+            value = jax.device_put(np.moveaxis(array[0], 0, -1))
         self._features = value
 
     @property

@@ -37,10 +37,7 @@ def model_prompts(
     if mask_input is not None:
         masks = _finite(mask_input, "mask_input")
         if masks.ndim != 4 or masks.shape[1:] != (1, mask_size, mask_size):
-            raise InputError(
-                f"mask_input must be one low-resolution mask a prompt, [1, {mask_size}, "
-                f"{mask_size}] each, not {masks.shape}"
-            )
+            raise wrong_masks(mask_size, masks.shape)
         masks = masks[:, 0]
     given = [array for array in (points, corners, masks) if array is not None]
     if not given:
@@ -48,13 +45,26 @@ def model_prompts(
         points, labels = np.zeros((1, 1, 2), np.float32), np.full((1, 1), LABEL_ABSENT, np.int32)
         return ImagePrompts(points, labels)
     count = len(given[0])
-    if masks is not None and len(masks) == 1 and count > 1:
+    if masks is not None and len(masks) == 1 and count != 1:
         masks = np.repeat(masks, count, axis=0)
         given[-1] = masks
     if any(len(array) != count for array in given):
         counts = ", ".join(str(len(array)) for array in given)
         raise InputError(f"points, boxes and masks are for different numbers of prompts: {counts}")
     return ImagePrompts(points, labels, corners, masks)
+
+
+def wrong_masks(mask_size: int, shape: tuple[int, ...]) -> InputError:
+    """What is wrong with mask prompts of a shape.
+
+    Args:
+      mask_size: the side that they must have.
+      shape: as the caller gave it.
+    """
+    return InputError(
+        f"mask_input must be one low-resolution mask a prompt, [1, {mask_size}, {mask_size}] "
+        f"each, not {shape}"
+    )
 
 
 def _points(coords: Any, labels: Any, with_boxes: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -67,8 +67,9 @@ def normalized_images(
       pixel_mean: of the model's configuration, for each colour.
       pixel_std: likewise.
     """
-    images = (batch.images - jnp.asarray(pixel_mean)) / jnp.asarray(pixel_std)
-    side = jnp.arange(batch.images.shape[1])
-    inside = side < batch.sizes_hw[:, :, None]
+    mean, std = (jnp.asarray(x, jnp.float32)[None, None, None] for x in (pixel_mean, pixel_std))
+    images = (jnp.asarray(batch.images, jnp.float32) - mean) / std
+    side = jnp.arange(batch.images.shape[1], dtype=jnp.int32)
+    inside = side[None, None] < jnp.asarray(batch.sizes_hw, jnp.int32)[:, :, None]
     inside = inside[:, 0, :, None] & inside[:, 1, None, :]
     return jnp.where(inside[..., None], images, 0.0).astype(jnp.float32)

@@ -9,7 +9,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.configs import HybridEncoderConfig, ImageEncoderConfig
-from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, drop_path, materialize
+from sam_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    MLPBlock,
+    add_to_channels,
+    drop_path,
+    materialize,
+)
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -42,11 +49,11 @@ class PatchEmbed(nn.Module):
         shape = (patch, patch, colours, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
+        images, kernel = nn.dtypes.promote_dtype(images, kernel, dtype=self.dtype)
         # Colour before row and column: the order in which a TPU makes patches cheaply.
         x = images.reshape(batch, height // patch, patch, width // patch, patch, colours)
         x = x.transpose(0, 1, 3, 5, 2, 4).reshape(*x.shape[:2], width // patch, -1)
-        return x @ kernel.transpose(2, 0, 1, 3).reshape(-1, self.features) + bias
+        return add_to_channels(x @ kernel.transpose(2, 0, 1, 3).reshape(-1, self.features), bias)
 
 
 class Attention(nn.Module):
@@ -208,7 +215,7 @@ class TransformerEncoder(nn.Module):
             jnp.float32,
         )
         positions = resize_position_grid(jnp.asarray(table), (x.shape[1], x.shape[2]))
-        x = x + positions.astype(self.dtype)
+        x = x + positions.astype(self.dtype)[None]
         block_class = nn.remat(Block) if self.remat else Block
         for i, window in enumerate(windows):
             drop_path = self.drop_path * i / max(len(windows) - 1, 1)

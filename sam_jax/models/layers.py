@@ -37,11 +37,27 @@ def materialize(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
+def add_to_channels(x: Float[Array, "..."], vector: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A sum over the last axes, in the type of `x`; the vector's missing axes are spelled out.
+
+    So it works where `jax_numpy_rank_promotion` allows no broadcasting between ranks.
+    """
+    return x + jax.lax.broadcast_to_rank(jnp.asarray(vector, x.dtype), x.ndim)
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm over channels; statistics in float32, the variance in two passes as PyTorch's."""
 
     epsilon: float = EPSILON
     use_fast_variance: bool = False
+
+    def __call__(
+        self, x: Float[Array, "... channel"], *, mask: Array | None = None
+    ) -> Float[Array, "... channel"]:
+        """Normalizes the last axis."""
+        # Flax mixes the compute type with float32, also where the user allows no such thing.
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
 
 
 class Dense(nn.Module):
@@ -75,7 +91,7 @@ class Dense(nn.Module):
         out = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
         if self.summed_over is not None:
             out = jax.lax.psum(out, self.summed_over)
-        return out.astype(self.dtype) + jnp.asarray(bias, self.dtype)
+        return add_to_channels(out.astype(self.dtype), bias)
 
 
 class Projection(nn.Module):
@@ -167,8 +183,9 @@ class StackedDense(nn.Module):
         init = nn.initializers.lecun_normal(batch_axis=(0,))
         kernel = self.param("kernel", init, (stack, channel, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (stack, self.features), jnp.float32)
-        kernel, bias = jnp.asarray(kernel, self.dtype), jnp.asarray(bias, self.dtype)
-        return jnp.einsum("...sc,scf->...sf", x.astype(self.dtype), kernel) + bias
+        kernel = jnp.asarray(kernel, self.dtype)
+        out = jnp.einsum("...sc,scf->...sf", x.astype(self.dtype), kernel)
+        return add_to_channels(out, bias)
 
 
 class Upscale(nn.Module):
@@ -191,7 +208,7 @@ class Upscale(nn.Module):
         init = nn.initializers.lecun_normal(in_axis=0, out_axis=3)
         kernel = self.param("kernel", init, (channel, 2, 2, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        kernel, bias = jnp.asarray(kernel, self.dtype), jnp.asarray(bias, self.dtype)
+        kernel = jnp.asarray(kernel, self.dtype)
         x = x.astype(self.dtype)
         out = jnp.einsum("...c,cijf->...ijf", x, kernel, preferred_element_type=jnp.float32)
-        return out.astype(self.dtype) + bias
+        return add_to_channels(out.astype(self.dtype), bias)

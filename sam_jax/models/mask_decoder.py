@@ -101,7 +101,8 @@ class MaskDecoder(nn.Module):
         # Tokens are few: they stay float32, and only the image side has the compute type.
         output_tokens = jnp.concatenate([iou_token[None], mask_tokens])
         output_tokens = jnp.broadcast_to(output_tokens, (batch, prompts, num_masks + 1, dim))
-        tokens = jnp.concatenate([output_tokens, sparse_prompt_embeddings], axis=2)
+        sparse = sparse_prompt_embeddings.astype(jnp.float32)
+        tokens = jnp.concatenate([output_tokens, sparse], axis=2)
         output_mask = jnp.ones((batch, prompts, num_masks + 1), bool)
         token_mask = jnp.concatenate([output_mask, sparse_mask], axis=2)
 

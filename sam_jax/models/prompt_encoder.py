@@ -61,7 +61,7 @@ class PromptEncoder(nn.Module):
         self.gaussian_matrix = self.variable(
             "constants",
             "positional_encoding_gaussian_matrix",
-            lambda: jax.random.normal(self.make_rng("params"), (2, dim // 2)),
+            lambda: jax.random.normal(self.make_rng("params"), (2, dim // 2), jnp.float32),
         )
         self.mask_downscaling = MaskDownscaling(self.config, self.dtype)
 
@@ -82,8 +82,8 @@ class PromptEncoder(nn.Module):
 
     def dense_positions(self, grid_hw: tuple[int, int]) -> Float[Array, "h w C"]:
         """The positional encoding of every token of the image embedding."""
-        y = (jnp.arange(grid_hw[0]) + 0.5) / grid_hw[0]
-        x = (jnp.arange(grid_hw[1]) + 0.5) / grid_hw[1]
+        y = (jnp.arange(grid_hw[0], dtype=jnp.float32) + 0.5) / grid_hw[0]
+        x = (jnp.arange(grid_hw[1], dtype=jnp.float32) + 0.5) / grid_hw[1]
         xy = jnp.stack(jnp.broadcast_arrays(x[None, :], y[:, None]), axis=-1)
         return self._fourier_features(xy).astype(self.dtype)
 
@@ -91,6 +91,7 @@ class PromptEncoder(nn.Module):
         patch = self.config.image_encoder.patch_size
         size_xy = jnp.array([grid_hw[1] * patch, grid_hw[0] * patch], jnp.float32)
         # A point names a pixel; its centre lies half a pixel further.
+        size_xy = jax.lax.broadcast_to_rank(size_xy, coords.ndim)
         position = self._fourier_features((coords + 0.5) / size_xy)
         # One lookup: row 0 stands for "not a point", which has no position of its own.
         table = jnp.concatenate([self.not_a_point_embed[None], self.point_embeddings])
@@ -102,13 +103,14 @@ class PromptEncoder(nn.Module):
     def _embed_masks(self, prompts, grid_hw, batch):
         if self.is_initializing():
             # Its parameters must come to be, whatever prompts the model is initialised with.
-            self.mask_downscaling(jnp.zeros((4, 4)))
+            self.mask_downscaling(jnp.zeros((4, 4), jnp.float32))
         no_mask = self.no_mask_embed.astype(self.dtype)
         if prompts.masks is None:
             return jnp.broadcast_to(no_mask, (batch, 1, *grid_hw, no_mask.shape[0]))
         dense = self.mask_downscaling(prompts.masks)
         if prompts.mask_present is None:
             return dense
+        no_mask = jax.lax.broadcast_to_rank(no_mask, dense.ndim)
         return jnp.where(prompts.mask_present[..., None, None, None], dense, no_mask)
 
     def _fourier_features(self, coords: Float[Array, "*n 2"]) -> Float[Array, "*n C"]:
@@ -131,14 +133,15 @@ def _prompt_tokens(
     prompts: Prompts, batch: int, count: int
 ) -> tuple[Float[Array, "B P N 2"], Int[Array, "B P N"]]:
     """Points, box corners and padding as one list of positions and labels."""
-    coords = jnp.zeros((batch, count, 0, 2))
+    coords = jnp.zeros((batch, count, 0, 2), jnp.float32)
     labels = jnp.zeros((batch, count, 0), jnp.int32)
     if prompts.points is not None:
         if prompts.labels is None:
             raise ValueError("points need labels")
-        coords, labels = jnp.asarray(prompts.points), jnp.asarray(prompts.labels)
+        coords = jnp.asarray(prompts.points, jnp.float32)
+        labels = jnp.asarray(prompts.labels, jnp.int32)
     if prompts.boxes is not None:
-        corners = jnp.asarray(prompts.boxes).reshape(batch, count, 2, 2)
+        corners = jnp.asarray(prompts.boxes, jnp.float32).reshape(batch, count, 2, 2)
         corner_labels = jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], labels.dtype)
         corner_labels = jnp.broadcast_to(corner_labels, (batch, count, 2))
         coords = jnp.concatenate([coords, corners], axis=2)
@@ -149,6 +152,6 @@ def _prompt_tokens(
         boxed = jnp.any(labels > LABEL_FOREGROUND, axis=-1, keepdims=True)
         pointed = jnp.any(labels != LABEL_ABSENT, axis=-1, keepdims=True)
         pad = jnp.where(pointed & ~boxed, LABEL_NOT_A_POINT, LABEL_ABSENT).astype(labels.dtype)
-        coords = jnp.concatenate([coords, jnp.zeros((batch, count, 1, 2))], axis=2)
+        coords = jnp.concatenate([coords, jnp.zeros((batch, count, 1, 2), jnp.float32)], axis=2)
         labels = jnp.concatenate([labels, pad], axis=2)
     return coords, labels

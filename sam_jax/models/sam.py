@@ -119,7 +119,9 @@ def variable_shapes(config: SamConfig) -> Params:
 
     def init():
         patch = config.image_encoder.patch_size
-        prompts = Prompts(points=jnp.zeros((1, 1, 1, 2)), labels=jnp.zeros((1, 1, 1), jnp.int32))
-        return Sam(config).init(jax.random.key(0), jnp.zeros((1, patch, patch, 3)), prompts)
+        points = jnp.zeros((1, 1, 1, 2), jnp.float32)
+        prompts = Prompts(points=points, labels=jnp.zeros((1, 1, 1), jnp.int32))
+        images = jnp.zeros((1, patch, patch, 3), jnp.float32)
+        return Sam(config).init(jax.random.key(0), images, prompts)
 
     return jax.eval_shape(init)

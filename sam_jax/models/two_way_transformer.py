@@ -12,7 +12,13 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from sam_jax.configs import SamConfig
-from sam_jax.models.layers import TRANSFORMER_EPSILON, Dense, LayerNorm, MLPBlock
+from sam_jax.models.layers import (
+    TRANSFORMER_EPSILON,
+    Dense,
+    LayerNorm,
+    MLPBlock,
+    add_to_channels,
+)
 from sam_jax.ops.attention import prompt_attention
 from sam_jax.sam2_configs import Sam2Config
 
@@ -84,9 +90,9 @@ class TwoWayAttentionBlock(nn.Module):
         )
         queries = norm(1, out if self.is_first else queries + out)
 
-        q, k = queries + query_pe, keys + key_pe
+        q, k = queries + query_pe, add_to_channels(keys, key_pe)
         out = attend("cross_attn_token_to_image", internal_dim, q=q, k=k, v=keys)
-        queries = norm(2, queries + out)
+        queries = norm(2, queries + out.astype(queries.dtype))
 
         mlp = MLPBlock(config.decoder_mlp_dim, nn.relu, name="mlp")
         queries = norm(3, queries + drop(mlp(queries)))
@@ -133,6 +139,8 @@ class TwoWayTransformer(nn.Module):
             name="final_attn_token_to_image",
         )
         drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0)
-        queries = queries + drop(attention(q=queries + tokens, k=keys + image_pe, v=keys))
+        k = add_to_channels(keys, image_pe)
+        out = drop(attention(q=queries + tokens, k=k, v=keys))
+        queries = queries + out.astype(queries.dtype)
         norm = LayerNorm(epsilon=TRANSFORMER_EPSILON, name="norm_final_attn")
         return norm(queries), keys

@@ -34,5 +34,5 @@ def depthwise_convolution(
     for row in range(size):
         for column in range(size):
             shifted = padded[:, row : row + height, column : column + width]
-            out = out + shifted * kernel[row, column, 0]
+            out = out + shifted * kernel[row, column, 0][None, None, None]
     return out

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # A filled pixel's logit, as in the original of SAM 2.
@@ -25,10 +26,12 @@ def fill_small_holes(
     height, width = logits.shape
     outside = logits <= 0
     nothing = height * width
-    labels = jnp.where(outside, jnp.arange(nothing).reshape(height, width), nothing)
+    places = jnp.arange(nothing, dtype=jnp.int32).reshape(height, width)
+    labels = jnp.where(outside, places, nothing)
 
     def least_around(x):
-        return -jax.lax.reduce_window(-x, -nothing, jax.lax.max, (3, 3), (1, 1), ((1, 1), (1, 1)))
+        least = np.int32(-nothing)
+        return -jax.lax.reduce_window(-x, least, jax.lax.max, (3, 3), (1, 1), ((1, 1), (1, 1)))
 
     def spread(_, labels):
         return jnp.where(outside, least_around(labels), nothing)

@@ -20,7 +20,7 @@ def box_overlap(
     original.
     """
     xp = jnp if isinstance(boxes, jax.Array) else np
-    sides = xp.minimum(box[2:], boxes[:, 2:]) - xp.maximum(box[:2], boxes[:, :2])
+    sides = xp.minimum(box[None, 2:], boxes[:, 2:]) - xp.maximum(box[None, :2], boxes[:, :2])
     sides = xp.maximum(sides, 0)
     shared = sides[:, 0] * sides[:, 1]
     area = (box[2] - box[0]) * (box[3] - box[1])
@@ -63,8 +63,8 @@ def nms(
     room = max(64, 1 << (count - 1).bit_length())
     padded = np.zeros((room, 4), np.float32)
     padded[:count] = boxes[order]
-    keep = _keep(padded, np.int32(count), float32_below(threshold))
-    return order[np.asarray(keep)[:count]]
+    keep = _keep(*jax.device_put((padded, np.int32(count), float32_below(threshold))))
+    return order[jax.device_get(keep)[:count]]
 
 
 def float32_below(threshold: float) -> np.float32:
@@ -78,14 +78,14 @@ def _keep(
     boxes: Float[Array, "n 4"], count: Int[Array, ""], threshold: Float[Array, ""]
 ) -> Bool[Array, " n"]:
     """Which boxes stay; they are given best first, and only `count` of them are real."""
-    places = jnp.arange(boxes.shape[0])
+    places = jnp.arange(boxes.shape[0], dtype=jnp.int32)
 
     def some_left(state):
         return jnp.any(state[0])
 
     def keep_best(state):
         left, kept = state
-        best = jnp.argmax(left)
+        best = jnp.argmax(left).astype(jnp.int32)
         left &= ~(box_overlap(boxes[best], boxes) > threshold) & (places != best)
         return left, kept.at[best].set(True)
 

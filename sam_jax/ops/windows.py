@@ -24,10 +24,10 @@ def partition_windows(
     bottom, right = rows * window - height, count * window - width
     x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))
     if fill is not None and (bottom or right):
-        inside = (jnp.arange(rows * window) < height)[:, None] & (
+        inside = (jnp.arange(rows * window) < height)[None, :, None, None] & (
             jnp.arange(count * window) < width
-        )
-        x = jnp.where(inside[..., None], x, fill)
+        )[None, None, :, None]
+        x = jnp.where(inside, x, fill[None, None, None])
     x = x.reshape(batch, rows, window, count, window, channel)
     return x.swapaxes(2, 3).reshape(batch * rows * count, window, window, channel)
 

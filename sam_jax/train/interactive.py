@@ -142,7 +142,7 @@ def interact(
         return (losses + new, coords, labels, *state), iou
 
     slots = _slots(order_key, room, simulation.mask_only_passes)
-    steps = (jnp.arange(1, len(slots) + 1), slots)
+    steps = (jnp.arange(1, len(slots) + 1, dtype=jnp.int32), slots)
     (losses, *_), later_iou = jax.lax.scan(later_pass, (losses, coords, labels, *state), steps)
     return Interaction(losses, jnp.concatenate([first_iou[None], later_iou]))
 
@@ -153,11 +153,11 @@ def _slots(key: PRNGKeyArray, points: int, mask_only: int) -> Array:
     One of these is last; a second one comes before one of the points, drawn uniformly.
     """
     nowhere = FIRST_SLOTS + points
-    slots = FIRST_SLOTS + jnp.arange(points)
+    slots = FIRST_SLOTS + jnp.arange(points, dtype=jnp.int32)
     if mask_only == 2:
-        without = jax.random.randint(key, (), 0, max(points, 1))
-        passes = jnp.arange(points + 1)
-        slots = FIRST_SLOTS + passes - (passes > without)
+        without = jax.random.randint(key, (), 0, max(points, 1), jnp.int32)
+        passes = jnp.arange(points + 1, dtype=jnp.int32)
+        slots = FIRST_SLOTS + passes - (passes > without).astype(jnp.int32)
         slots = jnp.where(passes == without, nowhere, slots)
     return slots if mask_only == 0 else jnp.append(slots, nowhere)
 

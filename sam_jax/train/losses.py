@@ -103,7 +103,10 @@ def focal_loss(
 
 
 def _weighted(loss: Array, target: Array, alpha: float) -> Array:
-    return loss * jnp.where(target, alpha, 1 - alpha) if alpha >= 0 else loss
+    if alpha < 0:
+        return loss
+    weights = jnp.where(target, jnp.float32(alpha), jnp.float32(1 - alpha))
+    return loss * jax.lax.broadcast_to_rank(weights, loss.ndim)
 
 
 def dice_loss(
@@ -121,6 +124,7 @@ def actual_iou(
 ) -> Float[Array, "*masks"]:
     """Intersection over union of thresholded logits and true masks; 0 where both are empty."""
     mask = logits > 0
+    target = jax.lax.broadcast_to_rank(target, mask.ndim)
     both = (mask & target).sum(axis=(-2, -1), dtype=jnp.float32)
     either = (mask | target).sum(axis=(-2, -1), dtype=jnp.float32)
     return both / jnp.maximum(either, 1.0)

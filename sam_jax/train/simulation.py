@@ -53,12 +53,12 @@ def random_pixel(key: PRNGKeyArray, region: Bool[Array, "height width"]) -> Floa
     """(x, y) of a pixel drawn uniformly from a region; (0, 0) where the region is empty."""
     in_rows = jnp.cumsum(region.sum(axis=1, dtype=jnp.int32))
     # The n-th pixel of the region: which row it is in, and which of that row's it is.
-    wanted = jax.random.randint(key, (), 0, jnp.maximum(in_rows[-1], 1))
-    y = jnp.searchsorted(in_rows, wanted, side="right")
+    wanted = jax.random.randint(key, (), 0, jnp.maximum(in_rows[-1], 1), jnp.int32)
+    y = jnp.searchsorted(in_rows, wanted, side="right").astype(jnp.int32)
     y = jnp.minimum(y, region.shape[0] - 1)
     before = jnp.where(y > 0, in_rows[y - 1], 0)
     in_columns = jnp.cumsum(region[y].astype(jnp.int32))
-    x = jnp.searchsorted(in_columns, wanted - before, side="right")
+    x = jnp.searchsorted(in_columns, wanted - before, side="right").astype(jnp.int32)
     found = in_rows[-1] > 0
     return jnp.where(found, jnp.stack([x, y]), 0).astype(jnp.float32)
 
@@ -67,7 +67,8 @@ def pixels_inside(
     frame_hw: tuple[int, ...], size_hw: Int[Array, " 2"]
 ) -> Bool[Array, "height width"]:
     """Which pixels of a frame are the image's, and no padding."""
-    return (jnp.arange(frame_hw[0]) < size_hw[0])[:, None] & (jnp.arange(frame_hw[1]) < size_hw[1])
+    y, x = (jnp.arange(length, dtype=jnp.int32) for length in frame_hw)
+    return (y < size_hw[0])[:, None] & (x < size_hw[1])[None]
 
 
 def tight_box(mask: Bool[Array, "height width"]) -> Float[Array, " 4"]:
@@ -99,11 +100,11 @@ def noisy_box(
     size = jnp.tile(box[2:] - box[:2] + 1, 2)
     limit = options.max_box_noise
     if options.box_noise_kind == "gaussian":
-        noise = options.box_noise * size * jax.random.normal(key, (4,))
+        noise = options.box_noise * size * jax.random.normal(key, (4,), jnp.float32)
         noise = jnp.clip(noise, -limit, limit)
     else:
         reach = jnp.minimum(options.box_noise * size, limit)
-        noise = reach * jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+        noise = reach * jax.random.uniform(key, (4,), jnp.float32, -1.0, 1.0)
     edge = jnp.tile(size_hw[::-1] - 1, 2).astype(jnp.float32)
     moved = jnp.clip(box + noise, 0.0, edge)
     usable = jnp.all(moved[2:] > moved[:2])
@@ -123,13 +124,13 @@ def first_prompt(
     """
     kind_key, place_key = jax.random.split(key)
     point = random_pixel(place_key, mask)
-    pointed = jnp.stack([point, jnp.zeros(2)])
+    pointed = jnp.stack([point, jnp.zeros(2, jnp.float32)])
     boxed = noisy_box(place_key, mask, size_hw, options).reshape(2, 2)
-    is_box = jax.random.bernoulli(kind_key, options.box_probability)
+    is_box = jax.random.bernoulli(kind_key, jnp.float32(options.box_probability))
     labels = jnp.where(
         is_box,
-        jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]),
-        jnp.array([LABEL_FOREGROUND, LABEL_ABSENT]),
+        jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], jnp.int32),
+        jnp.array([LABEL_FOREGROUND, LABEL_ABSENT], jnp.int32),
     )
     return jnp.where(is_box, boxed, pointed), labels.astype(jnp.int32)
 

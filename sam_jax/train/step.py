@@ -78,7 +78,9 @@ def make_update(
             grads, summed = _accumulated(find, state, (batch, keys), accumulate)
         weight = jnp.maximum(summed.weight, 1.0)
         grads = jax.tree.map(lambda x: x / weight, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Optax mixes the types of its counts and rates, also where the user allows no such thing.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         norm = jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(grads)))
         metrics = jax.tree.map(lambda x: x / weight, {**summed.metrics, "loss": summed.loss})
         metrics |= {

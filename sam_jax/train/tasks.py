@@ -38,7 +38,7 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
         variables = join_heads({"params": params, **constants})
         draw_keys = jax.vmap(jax.random.split)(keys)[:, 0]
         shape = (config.image_encoder.depth, 2)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, shape))(draw_keys)
+        draws = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(draw_keys)
         images = normalized_images(batch, config.pixel_mean, config.pixel_std)
         features: Any = model.apply(variables, images, draws, method="encode_image")
         embedded = EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)

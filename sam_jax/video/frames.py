@@ -1,6 +1,7 @@
 """The frames of a video, one at a time: from a file, a folder of pictures, arrays, a camera."""
 
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -102,6 +103,13 @@ class VideoSource:
         close = getattr(self._waiting, "close", None)
         if close is not None:
             close()
+
+    def __reduce__(self) -> Any:
+        """Refuses to be pickled or copied: what is open stays in its process."""
+        raise pickle.PicklingError(
+            f"an open video cannot be pickled or copied ({self._opened.name}); give open_video the "
+            "same source again in the other process"
+        )
 
     def __enter__(self) -> "VideoSource":
         return self

@@ -62,7 +62,7 @@ def memories(
     """
     config = model.config
     conditioning, recent = bank.conditioning, bank.recent
-    steps = jnp.arange(1, config.num_memories)
+    steps = jnp.arange(1, config.num_memories, dtype=jnp.int32)
     same = recent.frame[None] == (frame - direction * steps)[:, None]
     features = jnp.concatenate([conditioning.memory, recent.memory[jnp.argmax(same, axis=1)]])
     present = jnp.concatenate([conditioning.frame != EMPTY, same.any(axis=1)])
@@ -74,7 +74,8 @@ def memories(
     ago = (frame - frames) * direction
     first = jnp.arange(frames.shape[0]) < conditioning.frame.shape[0]
     seen = (frames != EMPTY) & jnp.where(first, ago >= 0, (ago >= 1) & (ago < pointer_frames))
-    ago = jnp.where(seen, ago, 0).astype(jnp.float32) / jnp.maximum(pointer_frames - 1, 1)
+    longest = jnp.maximum(pointer_frames - 1, 1).astype(jnp.float32)
+    ago = jnp.where(seen, ago, 0).astype(jnp.float32) / longest
     pointers = jnp.concatenate([bank.conditioning_pointers, old.pointer])
     described: Any = model.apply(params, pointers, ago, method="pointer_tokens")
     tokens, when = described

@@ -137,7 +137,7 @@ def prompt_with_mask(
     given = GIVEN_LOGIT * (2 * mask - 1)
     logits = jnp.einsum("hy,yx,wx->hw", smaller, given, smaller, precision="highest")
     prompts = Prompts(
-        points=jnp.zeros((1, 1, 1, 2)),
+        points=jnp.zeros((1, 1, 1, 2), jnp.float32),
         labels=jnp.full((1, 1, 1), LABEL_NOT_A_POINT, jnp.int32),
         masks=_apply(model, params, mask[None, None], method="mask_prompts"),
     )
@@ -148,13 +148,13 @@ def prompt_with_mask(
     there = (mask > 0).any()
     nobody = _apply(model, params, pointer, jnp.asarray(False), method="object_pointer")
     pointer = jnp.where(there, pointer, nobody)
-    score = jnp.where(there, GIVEN_LOGIT, -GIVEN_LOGIT)
+    score = jnp.where(there, jnp.float32(GIVEN_LOGIT), jnp.float32(-GIVEN_LOGIT))
     _, _, direction = earlier_mask(own, frame)
     logits = fill_small_holes(logits, rules.fill_hole_area)
     new = _with_prompted(
         model, rules, params, own, features, frame, logits, score, pointer, direction
     )
-    return new, Followed(logits, score, jnp.ones(()))
+    return new, Followed(logits, score, jnp.ones((), jnp.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -184,7 +184,8 @@ def follow(
     low = config.mask_input_size
     shared = _apply(model, params, features.embedding, method="before_memories")
     prompts = Prompts(
-        points=jnp.zeros((1, 1, 1, 2)), labels=jnp.full((1, 1, 1), LABEL_NOT_A_POINT, jnp.int32)
+        points=jnp.zeros((1, 1, 1, 2), jnp.float32),
+        labels=jnp.full((1, 1, 1), LABEL_NOT_A_POINT, jnp.int32),
     )
 
     def track(own: Bank) -> tuple[Array, ...]:
@@ -213,12 +214,12 @@ def follow(
             own.conditioning.logits[slot],
             own.conditioning_scores[slot],
             own.conditioning_pointers[slot],
-            jnp.ones(()),
+            jnp.ones((), jnp.float32),
         )
 
     def absent(own: Bank) -> tuple[Array, ...]:
         memory, _, score, pointer, iou = prompted(own)
-        logits = jnp.full((low, low), ABSENT)
+        logits = jnp.full((low, low), ABSENT, jnp.float32)
         return memory, logits, jnp.full_like(score, ABSENT), pointer, jnp.zeros_like(iou)
 
     exists = (bank.conditioning.frame != EMPTY).any(axis=1)

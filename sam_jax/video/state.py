@@ -5,7 +5,8 @@ O objects, of which some may be free; S slots, of which some may be empty.
 
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -117,24 +118,29 @@ def empty_bank(
       recent: slots for each one's tracked frames.
       memory_dtype: of memories.
     """
+    # Made on the host and sent as a whole, which `jax.transfer_guard` allows.
+    full: Any = np.full
+    zeros: Any = np.zeros
+    memory_type = np.dtype(memory_dtype)
     grid, low = config.grid_size, config.mask_input_size
 
     def slots(count: int) -> Slots:
         return Slots(
-            frame=jnp.full((objects, count), EMPTY, jnp.int32),
-            memory=jnp.zeros((objects, count, grid, grid, config.memory_dim), memory_dtype),
-            logits=jnp.zeros((objects, count, low, low), jnp.float32),
-            direction=jnp.full((objects, count), NOT_TRACKED, jnp.int32),
+            frame=full((objects, count), EMPTY, np.int32),
+            memory=zeros((objects, count, grid, grid, config.memory_dim), memory_type),
+            logits=zeros((objects, count, low, low), np.float32),
+            direction=full((objects, count), NOT_TRACKED, np.int32),
         )
 
     kept = max(recent, config.max_pointers)
-    return Bank(
+    bank = Bank(
         conditioning=slots(conditioning),
-        conditioning_pointers=jnp.zeros((objects, conditioning, config.embed_dim), jnp.float32),
-        conditioning_scores=jnp.zeros((objects, conditioning), jnp.float32),
+        conditioning_pointers=zeros((objects, conditioning, config.embed_dim), np.float32),
+        conditioning_scores=zeros((objects, conditioning), np.float32),
         recent=slots(recent),
         recent_pointers=Pointers(
-            frame=jnp.full((objects, kept), EMPTY, jnp.int32),
-            pointer=jnp.zeros((objects, kept, config.embed_dim), jnp.float32),
+            frame=full((objects, kept), EMPTY, np.int32),
+            pointer=zeros((objects, kept, config.embed_dim), np.float32),
         ),
     )
+    return jax.device_put(bank)

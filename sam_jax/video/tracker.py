@@ -11,13 +11,14 @@ import numpy as np
 
 from sam_jax import checkpoints
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
 from sam_jax.models.sam2.mask_selection import ABSENT
 from sam_jax.models.sam2.sam2 import Sam2
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.sam2_configs import Sam2Config
 from sam_jax.segmenter import ImageLike
-from sam_jax.types import Params
+from sam_jax.types import Params, compute_dtype, is_whole
 from sam_jax.video import programs
 from sam_jax.video.inputs import mask_input, padded_points, prepare_frame, prompt_points
 from sam_jax.video.programs import TrackingRules
@@ -105,19 +106,18 @@ class Tracker:
           InputError: a value is out of its range.
           CheckpointError: the parameters are not those of the configuration; all are listed.
         """
+        refuse_forked()
         least = config.num_memories - 1
-        limits = {
-            "conditioning_frames must be at least 1": conditioning_frames >= 1,
-            f"recent_frames must be at least {least}": recent_frames >= least,
-            "max_objects must be from 1 to 1024": 1 <= max_objects <= 1024,
-            "fill_hole_area must be from 0 to 64": 0 <= fill_hole_area <= 64,
-            "dtype must be float32 or bfloat16": jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16),
-            "memory_dtype must be float32 or bfloat16": jnp.dtype(memory_dtype)
-            in (jnp.float32, jnp.bfloat16),
+        numbers = {
+            "conditioning_frames must be at least 1": (conditioning_frames, 1, MAX_FRAMES),
+            f"recent_frames must be at least {least}": (recent_frames, least, MAX_FRAMES),
+            "max_objects must be from 1 to 1024": (max_objects, 1, 1024),
+            "fill_hole_area must be from 0 to 64": (fill_hole_area, 0, 64),
         }
-        for rule, holds in limits.items():
-            if not holds:
-                raise InputError(rule)
+        dtype, memory_dtype = compute_dtype(dtype), compute_dtype(memory_dtype, "memory_dtype")
+        for rule, (value, low, high) in numbers.items():
+            if not is_whole(value) or not low <= value <= high:
+                raise InputError(f"{rule}, a whole number, not {value!r}")
         checkpoints.check_params(config, params)
         self.config = config
         self.params = jax.device_put(params)
@@ -139,6 +139,7 @@ class Tracker:
         Raises:
           CheckpointError: there is none by that name, it is damaged, or it is no SAM 2 model.
         """
+        refuse_forked()
         checkpoint = checkpoints.load_checkpoint(name)
         if not isinstance(checkpoint.config, Sam2Config):
             raise CheckpointError(
@@ -158,6 +159,7 @@ class Tracker:
         Raises:
           InputError: the size or the number is none.
         """
+        refuse_forked()
         try:
             height, width = map(operator.index, frame_size)
         except (TypeError, ValueError):
@@ -181,9 +183,10 @@ class Tracker:
         Raises:
           InputError: it cannot be read.
         """
+        refuse_forked()
         image = read_image(frame)
         prepared = prepare_frame(image, self.config)
-        features = programs.encode_frame(self._model, self.params, prepared)
+        features = programs.encode_frame(self._model, self.params, jax.device_put(prepared))
         return EncodedFrame(features, (image.shape[0], image.shape[1]), self.config)
 
     def prompt(
@@ -221,6 +224,7 @@ class Tracker:
           InputError: a prompt, the frame or its index cannot be used, or there are too many
             objects.
         """
+        refuse_forked()
         if frame_index is None:
             frame_index = state.frame_index + 1
         frame_index = _checked_frame_index(state, frame_index)
@@ -234,18 +238,19 @@ class Tracker:
         elif points is not None or box is not None or labels is not None:
             raise InputError("give a mask, or points and a box, not both")
         else:
-            drawn = mask_input(mask, state.frame_size, self.config)
+            drawn = jax.device_put(mask_input(mask, state.frame_size, self.config))
         encoded = self._encoded(state, frame)
         state, slot = self._with_object(state, object_id)
-        own = programs.object_bank(state.bank, slot)
-        head = (self._model, self._rules, self.params, own, encoded.features, frame_index)
+        index, place = jax.device_put((np.int32(slot), np.int32(frame_index)))
+        own = programs.object_bank(state.bank, index)
+        head = (self._model, self._rules, self.params, own, encoded.features, place)
         if mask is not None:
             own, _ = programs.prompt_with_mask(*head, drawn)
         else:
-            coords, kinds = padded_points(*given)
+            coords, kinds = jax.device_put(padded_points(*given))
             span = self._pointer_frames(state)
             own, _ = programs.prompt_with_points(*head, coords, kinds, span)
-        return replace(state, bank=programs.with_object_bank(state.bank, slot, own))
+        return replace(state, bank=programs.with_object_bank(state.bank, index, own))
 
     def step(
         self,
@@ -269,6 +274,7 @@ class Tracker:
         Raises:
           InputError: the frame cannot be read, has another size, or is none of the video.
         """
+        refuse_forked()
         if frame_index is None:
             frame_index = state.frame_index + (-1 if backward else 1)
         frame_index = _checked_frame_index(state, frame_index)
@@ -285,8 +291,7 @@ class Tracker:
             self.params,
             state.bank,
             encoded.features,
-            frame_index,
-            -1 if backward else 1,
+            *jax.device_put((np.int32(frame_index), np.int32(-1 if backward else 1))),
             self._pointer_frames(state),
         )
         state = replace(state, bank=bank, frame_index=frame_index)
@@ -298,18 +303,21 @@ class Tracker:
         Raises:
           InputError: there is no such object.
         """
+        refuse_forked()
         known = _is_hashable(object_id) and object_id in state.objects
         if not known:
             raise InputError(f"there is no object {object_id!r}; there are {list(state.objects)}")
         slot = state.object_ids.index(object_id)
         ids = (*state.object_ids[:slot], None, *state.object_ids[slot + 1 :])
-        return replace(state, bank=programs.forget(state.bank, slot), object_ids=ids)
+        bank = programs.forget(state.bank, jax.device_put(np.int32(slot)))
+        return replace(state, bank=bank, object_ids=ids)
 
     def _bank(self, objects: int) -> Bank:
         return empty_bank(self.config, objects, *self._slots, self._memory_dtype)
 
-    def _pointer_frames(self, state: TrackerState) -> int:
-        return min(self.config.max_pointers, state.num_frames or self.config.max_pointers)
+    def _pointer_frames(self, state: TrackerState) -> jax.Array:
+        frames = min(self.config.max_pointers, state.num_frames or self.config.max_pointers)
+        return jax.device_put(np.int32(frames))
 
     def _encoded(self, state: TrackerState, frame: Any) -> EncodedFrame:
         image = frame if isinstance(frame, EncodedFrame) else read_image(frame)
@@ -351,7 +359,7 @@ class Tracker:
     def _shown(self, state: TrackerState, followed: Followed) -> TrackedMasks:
         there = [i for i, one in enumerate(state.object_ids) if one is not None]
         logits, presence, iou = (
-            np.asarray(x)[there] for x in (followed.logits, followed.object_score, followed.iou)
+            x[there] for x in jax.device_get((followed.logits, followed.object_score, followed.iou))
         )
         return TrackedMasks(
             logits,

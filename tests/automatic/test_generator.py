@@ -1,5 +1,6 @@
 """`Segmenter.generate` with a small trained model: options, reports, tiles, embeddings."""
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -193,6 +194,19 @@ def test_a_checkpoint_brings_values_along_and_a_call_replaces_them(segmenter, em
     plain = Segmenter(segmenter.config, segmenter.params, fingerprint=segmenter.fingerprint)
     assert plain.generate(embedding, points_per_side=8) == []
     assert segmenter.generate(embedding, points_per_side=8, pred_iou_thresh=0.88) == []
+
+
+def test_where_filters_drop_all_candidates_a_warning_says_which(segmenter, embedding):
+    strict = {**LOOSE, "pred_iou_thresh": 0.0, "stability_score_thresh": 1.0}
+    dropped = segmenter.generate_masks(embedding, **strict).report["below stability_score_thresh"]
+    message = f"no mask is left of 192 candidates: .*{dropped} below stability_score_thresh"
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert segmenter.generate(embedding, **strict) == []
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert segmenter.generate(embedding, **LOOSE)
+        assert segmenter.generate(embedding, **LOOSE, max_masks=0) == []
 
 
 class CompilationCount:

@@ -81,6 +81,20 @@ def test_prompts_that_mean_nothing_are_refused(predictor, prompt, message):
         predictor.predict(**prompt)
 
 
+def test_messages_show_the_shapes_that_were_given(predictor):
+    with pytest.raises(InputError, match=r"each, not \(32, 32\)"):
+        predictor.predict(mask_input=np.zeros((32, 32)))
+    with pytest.raises(InputError, match=r"must be \[1\], one label a point, not \(2,\)"):
+        predictor.predict(np.array([[1, 2]]), np.array([1, 0]))
+
+
+def test_no_boxes_give_no_masks(predictor):
+    for more in ({}, {"mask_input": torch.zeros(1, 1, 32, 32)}):
+        masks, iou, low_res = predictor.predict_torch(None, None, torch.zeros(0, 4), **more)
+        assert masks.shape == (0, 3, 300, 451) and masks.dtype == torch.bool
+        assert iou.shape == (0, 3) and low_res.shape == (0, 3, 32, 32)
+
+
 def test_batches_that_do_not_match_are_refused(predictor):
     points, labels, boxes = torch.zeros(2, 1, 2), torch.ones(2, 1), torch.zeros(3, 4)
     with pytest.raises(InputError, match="different numbers of prompts: 2, 3"):

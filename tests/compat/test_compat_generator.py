@@ -50,6 +50,25 @@ def test_attributes_are_the_originals(generators):
         np.testing.assert_allclose(grid, other, rtol=1e-15)
 
 
+def test_a_models_own_values_count_where_the_caller_gives_none(ours):
+    tiny = ours.sam_model_registry["tiny"]()
+    known = tiny.segmenter.generate_defaults
+    assert known["pred_iou_thresh"] < 0.88
+    found = vars(ours.SamAutomaticMaskGenerator(tiny, 16, stability_score_thresh=0.95))
+    assert found["stability_score_thresh"] == 0.95 and len(found["point_grids"][0]) == 16**2
+    for name in known.keys() - {"stability_score_thresh"}:
+        assert found[name] == known[name], name
+    # What is given counts, also where it is the original's default, and by its place.
+    given = vars(ours.SamAutomaticMaskGenerator(tiny, 4, 64, 0.88, min_mask_region_area=0))
+    assert (given["pred_iou_thresh"], given["min_mask_region_area"]) == (0.88, 0)
+
+
+def test_a_warning_says_which_filter_dropped_all(generators, small_chelsea):
+    generator, _ = generators(**FEW_POINTS, pred_iou_thresh=1.01)
+    with pytest.warns(UserWarning, match="no mask is left of 108 .*108 below pred_iou_thresh"):
+        assert generator.generate(small_chelsea) == []
+
+
 OPTIONS = {
     "points_per_batch": {"points_per_batch": 10},
     "pred_iou_thresh": {"pred_iou_thresh": 0.98},

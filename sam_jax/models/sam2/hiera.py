@@ -158,7 +158,7 @@ class Hiera(nn.Module):
         dim, heads = config.embed_dim, config.num_heads
         embed = nn.Conv(dim, (7, 7), (4, 4), ((3, 3), (3, 3)), dtype=self.dtype, name="patch_embed")
         x = embed(images.astype(self.dtype))
-        x = x + self._positions((x.shape[1], x.shape[2])).astype(self.dtype)
+        x = x + self._positions((x.shape[1], x.shape[2])).astype(self.dtype)[None]
         block_class = nn.remat(MultiScaleBlock) if self.remat else MultiScaleBlock
         stages, index = [], 0
         for stage, blocks in enumerate(config.stages):

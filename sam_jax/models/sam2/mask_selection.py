@@ -25,8 +25,9 @@ def single_masks(
     logits, iou = decoded.logits[:, :, 0], decoded.iou[:, :, 0]
     if not dynamic:
         return logits, iou
-    inner = (logits > STABILITY_DELTA).sum(axis=(-2, -1))
-    outer = (logits > -STABILITY_DELTA).sum(axis=(-2, -1))
+    # Numbers of pixels, which float32 holds exactly.
+    inner = (logits > STABILITY_DELTA).sum(axis=(-2, -1), dtype=jnp.float32)
+    outer = (logits > -STABILITY_DELTA).sum(axis=(-2, -1), dtype=jnp.float32)
     stability = jnp.where(outer > 0, inner / jnp.maximum(outer, 1), 1.0)
     stable = stability >= STABILITY_THRESHOLD
     best_logits, best_iou = _best_of_three(decoded)[:2]

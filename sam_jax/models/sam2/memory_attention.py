@@ -9,7 +9,13 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.models.layers import TRANSFORMER_EPSILON, Dense, LayerNorm, Projection
+from sam_jax.models.layers import (
+    TRANSFORMER_EPSILON,
+    Dense,
+    LayerNorm,
+    Projection,
+    add_to_channels,
+)
 from sam_jax.models.sam2.positions import grid_positions
 from sam_jax.models.sam2.values import Memories
 from sam_jax.ops.dense_attention import memory_attention, self_attention
@@ -51,7 +57,8 @@ class _Projections(nn.Module):
 
 
 def _project(x: Array, kernel: Array, bias: Array) -> Array:
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype) + bias
+    out = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+    return add_to_channels(out.astype(x.dtype), bias)
 
 
 class SelfAttention(_Projections):
@@ -83,7 +90,7 @@ class CrossAttention(_Projections):
         def key_and_value(frame):
             features, time = frame
             value = features.reshape(-1, features.shape[-1]).astype(self.dtype)
-            where = (jnp.asarray(positions) + time).astype(self.dtype)
+            where = add_to_channels(jnp.asarray(positions), time).astype(self.dtype)
             return rotate(to_keys(value + where), angles), value
 
         pointers = memories.pointers.astype(self.dtype)

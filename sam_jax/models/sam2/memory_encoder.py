@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.models.layers import Dense, LayerNorm, gelu
+from sam_jax.models.layers import Dense, LayerNorm, add_to_channels, gelu
 from sam_jax.ops.depthwise import depthwise_convolution
 from sam_jax.sam2_configs import Sam2Config
 
@@ -49,12 +50,13 @@ class FuserBlock(nn.Module):
         kernel = self.param("dwconv_kernel", init, (7, 7, 1, dim), jnp.float32)
         bias = self.param("dwconv_bias", nn.initializers.zeros, (dim,), jnp.float32)
         out = depthwise_convolution(x, jnp.asarray(kernel, self.dtype))
-        out = LayerNorm(dtype=self.dtype, name="norm")(out + jnp.asarray(bias, self.dtype))
+        out = LayerNorm(dtype=self.dtype, name="norm")(add_to_channels(out, bias))
         out = Dense(dim, self.dtype, name="pwconv2")(
             gelu(Dense(4 * dim, self.dtype, name="pwconv1")(out))
         )
         scale = nn.initializers.constant(LAYER_SCALE)
-        return x + jnp.asarray(self.param("gamma", scale, (dim,), jnp.float32), self.dtype) * out
+        gamma = jnp.asarray(self.param("gamma", scale, (dim,), jnp.float32), self.dtype)
+        return x + jax.lax.broadcast_to_rank(gamma, out.ndim) * out
 
 
 class MemoryEncoder(nn.Module):

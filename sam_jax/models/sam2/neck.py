@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.models.layers import Projection
+from sam_jax.models.layers import Projection, add_to_channels
 from sam_jax.models.sam2.hiera import Hiera
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.sam2_configs import Sam2Config
@@ -54,7 +54,7 @@ class ImageEncoder(nn.Module):
         def project(i):
             kernel, bias = (x.astype(self.dtype) for x in lateral[i])
             out = jnp.matmul(stages[i], kernel, preferred_element_type=high)
-            return out.astype(self.dtype) + bias
+            return add_to_channels(out.astype(self.dtype), bias)
 
         above = jnp.repeat(jnp.repeat(project(3), 2, axis=1), 2, axis=2)
         return ImageFeatures(project(2) + above, project(1), project(0))

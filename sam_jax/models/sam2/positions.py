@@ -1,5 +1,6 @@
 """Sines and cosines as positions: of a grid's tokens and of moments (SAM 2's original code)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -34,5 +35,6 @@ def time_positions(times: Float[Array, "*batch"], channel: int) -> Float[Array, 
     """Positions of moments: sines of all frequencies, then cosines."""
     half = channel // 2
     exponent = np.arange(half, dtype=np.float32) // 2 * 2 / half
-    phase = times[..., None] / jnp.asarray(TEMPERATURE**exponent, jnp.float32)
+    frequencies = jnp.asarray(TEMPERATURE**exponent, jnp.float32)
+    phase = times[..., None] / jax.lax.broadcast_to_rank(frequencies, times.ndim + 1)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)

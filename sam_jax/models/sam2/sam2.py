@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from sam_jax.models.layers import MLP, Dense
+from sam_jax.models.layers import MLP, Dense, add_to_channels
 from sam_jax.models.prompt_encoder import PromptEncoder
 from sam_jax.models.sam2.mask_decoder import MaskDecoder
 from sam_jax.models.sam2.mask_selection import single_masks
@@ -93,7 +93,7 @@ class Sam2(nn.Module):
 
     def without_memory(self, embedding: Float[Array, "*B h w C"]) -> Float[Array, "*B h w C"]:
         """An embedding as the decoder wants it where there is no memory to look at."""
-        return embedding + jnp.asarray(self.no_memory_embed).astype(embedding.dtype)
+        return add_to_channels(embedding, self.no_memory_embed)
 
     def with_memories(
         self, embedding: Float[Array, "h w C"], memories: Memories
@@ -176,7 +176,8 @@ class Sam2(nn.Module):
     ) -> Float[Array, "*B C"]:
         """What later frames know an object by; a learned vector where it is not there."""
         pointer = self.object_pointer_projection(token)
-        return jnp.where(present[..., None], pointer, jnp.asarray(self.no_object_pointer))
+        nobody = jax.lax.broadcast_to_rank(jnp.asarray(self.no_object_pointer), pointer.ndim)
+        return jnp.where(present[..., None], pointer, nobody)
 
     def encode_memory(
         self,
@@ -194,8 +195,8 @@ class Sam2(nn.Module):
         memory = self.memory_encoder(embedding, masks)
         if not self.config.occlusion_embedding:
             return memory
-        hidden = jnp.asarray(self.occlusion_embed).astype(memory.dtype)
-        return jnp.where(present[:, None, None, None], memory, memory + hidden)
+        hidden = add_to_channels(memory, self.occlusion_embed)
+        return jnp.where(present[:, None, None, None], memory, hidden)
 
     def frame_times(self, steps: Int[Array, "*B frames"]) -> Float[Array, "*B frames M"]:
         """Positions in time of frames.
@@ -227,12 +228,13 @@ class Sam2(nn.Module):
         """Every parameter comes to be, whatever the model is initialised with."""
         config = self.config
         side = config.image_encoder.patch_size
-        embedding = jnp.zeros((1, 1, 1, config.embed_dim))
-        masks = jnp.zeros((1, side, side))
+        embedding = jnp.zeros((1, 1, 1, config.embed_dim), jnp.float32)
+        masks = jnp.zeros((1, side, side), jnp.float32)
         present = jnp.ones((1,), bool)
         memory = self.encode_memory(embedding, masks, present)[:, None]
-        pointer = self.object_pointer(jnp.zeros((1, 1, config.embed_dim)), present[:, None])
-        tokens = self.pointer_tokens(pointer, jnp.zeros((1, 1)))
+        token = jnp.zeros((1, 1, config.embed_dim), jnp.float32)
+        pointer = self.object_pointer(token, present[:, None])
+        tokens = self.pointer_tokens(pointer, jnp.zeros((1, 1), jnp.float32))
         times = self.frame_times(jnp.zeros((1, 1), jnp.int32))
         seen = jnp.ones((1, tokens[0].shape[1]), bool)
         memories = Memories(memory, times, present[:, None], *tokens, seen)
@@ -250,20 +252,21 @@ def as_points(prompts: Prompts) -> Prompts:
     if not given:
         raise ValueError("prompts are empty: give points, boxes or masks")
     batch, count = given[0].shape[:2]
-    points, labels = prompts.points, prompts.labels
-    if points is None or labels is None:
-        points, labels = jnp.zeros((batch, count, 0, 2)), jnp.zeros((batch, count, 0), jnp.int32)
+    points = jnp.zeros((batch, count, 0, 2), jnp.float32)
+    labels = jnp.zeros((batch, count, 0), jnp.int32)
+    if prompts.points is not None and prompts.labels is not None:
+        points = jnp.asarray(prompts.points, jnp.float32)
+        labels = jnp.asarray(prompts.labels, jnp.int32)
     if prompts.boxes is not None:
-        corners = jnp.asarray(prompts.boxes).reshape(batch, count, 2, 2)
+        corners = jnp.asarray(prompts.boxes, jnp.float32).reshape(batch, count, 2, 2)
         kinds = jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], jnp.int32)
         points = jnp.concatenate([corners, points], axis=2)
         labels = jnp.concatenate([jnp.broadcast_to(kinds, (batch, count, 2)), labels], axis=2)
-    labels = jnp.asarray(labels)
     # To points without a box the prompt encoder adds it.
     boxed = jnp.any(labels > LABEL_FOREGROUND, axis=-1, keepdims=True)
     extra = jnp.where(boxed, LABEL_NOT_A_POINT, LABEL_ABSENT).astype(labels.dtype)
     return Prompts(
-        points=jnp.concatenate([points, jnp.zeros((batch, count, 1, 2))], axis=2),
+        points=jnp.concatenate([points, jnp.zeros((batch, count, 1, 2), jnp.float32)], axis=2),
         labels=jnp.concatenate([labels, extra], axis=2),
         masks=prompts.masks,
         mask_present=prompts.mask_present,
@@ -276,7 +279,9 @@ def variable_shapes(config: Sam2Config) -> Params:
     def init():
         side = 4 * config.image_encoder.window_sizes[0]
         side = max(side, 2 * config.image_encoder.patch_size)
-        prompts = Prompts(points=jnp.zeros((1, 1, 1, 2)), labels=jnp.zeros((1, 1, 1), jnp.int32))
-        return Sam2(config).init(jax.random.key(0), jnp.zeros((1, side, side, 3)), prompts)
+        points = jnp.zeros((1, 1, 1, 2), jnp.float32)
+        prompts = Prompts(points=points, labels=jnp.zeros((1, 1, 1), jnp.int32))
+        images = jnp.zeros((1, side, side, 3), jnp.float32)
+        return Sam2(config).init(jax.random.key(0), images, prompts)
 
     return jax.eval_shape(init)
