@@ -27,7 +27,7 @@ from pycocotools.coco import COCO
 from sam_jax import Segmenter, images
 from sam_jax.automatic.options import PRESETS, GenerateOptions
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli import generated_files, generation_options, generation_run
+from sam_jax.cli import generation_options, generation_run
 from sam_jax.cli.main import main
 from sam_jax.formats.label_png import label_png, read_label_png
 from sam_jax.formats.sa1b import read_sa1b
@@ -92,7 +92,7 @@ def test_label_pngs_are_of_the_masks(generate, photos):
 @pytest.mark.parametrize("kind", ["coco-rle", "polygon"])
 def test_one_coco_file_holds_all_images(generate, photos, kind):
     result = generate(photos, "--format", kind, "--format", "sa1b")
-    path = OUT / generated_files.INSTANCES[kind]
+    path = OUT / generated_exports.EXPORTS[kind]
     assert str(path) in result.stdout.splitlines()
     coco = COCO(str(path))
     assert {i: image["file_name"] for i, image in coco.imgs.items()} == {
@@ -283,7 +283,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
 
 def test_a_full_disk_at_the_end_keeps_all_images(failing, photos, monkeypatch):
     (photos / "b.png").write_bytes(b"")
-    monkeypatch.setattr(generate_module, "write_instances", full_disk)
+    monkeypatch.setattr(generate_module, "write_export", full_disk)
     result = failing(photos, "--format", "coco-rle")
     failed, line = result.stderr.splitlines()[-2:]
     assert failed.startswith("failed: ") and "b.png" in failed
