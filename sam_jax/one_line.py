@@ -64,8 +64,8 @@ def _array_bytes(value: Any) -> Iterator[int]:
         held = getattr(value, field.name, None)
         if dataclasses.is_dataclass(held) and not isinstance(held, type):
             yield from _array_bytes(held)
-        elif isinstance(getattr(held, "nbytes", None), int):
-            yield held.nbytes  # type: ignore[union-attr]
+        elif isinstance(getattr(held, "shape", None), tuple):
+            yield math.prod(held.shape) * getattr(getattr(held, "dtype", None), "itemsize", 1)
 
 
 def _shapes(params: Any) -> Iterator[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from flax import struct
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
@@ -24,7 +24,7 @@ from sam_jax.formats.result_overlay import draw_prediction
 from sam_jax.formats.rle import encode_rle, mask_area, mask_box
 from sam_jax.images import read_image
 from sam_jax.one_line import one_line
-from sam_jax.ops.regions import clean_mask
+from sam_jax.ops.mask_regions import clean_mask
 from sam_jax.ops.resample import linear_matrix
 from sam_jax.preprocess import resized_hw
 from sam_jax.types import ArrayLike
@@ -255,7 +255,7 @@ class MaskPrediction:
           InputError: the image cannot be read, or is of another size.
         """
         return draw_prediction(
-            self._checked_image(image),
+            pixels_of_size(image, self.size_hw),
             self.mask,
             np.asarray(self.scores),
             prompts=prompts,
@@ -347,16 +347,6 @@ class MaskPrediction:
     def _chosen(self, best_only: bool) -> Iterator[tuple[int, int]]:
         return self.best() if best_only else iter(np.ndindex(self.scores.shape))
 
-    def _checked_image(self, image: Any) -> np.ndarray:
-        pixels = read_image(image)
-        if pixels.shape[:2] != self.size_hw:
-            (height, width), (own_height, own_width) = pixels.shape[:2], self.size_hw
-            raise InputError(
-                f"the image is {width}x{height} pixels, but the masks are of one of "
-                f"{own_width}x{own_height}"
-            )
-        return pixels
-
     def _arrays(self) -> dict[str, Any]:
         return {"scores": self.scores, "logits": self.logits, "unlimited": self.unlimited}
 
@@ -373,6 +363,22 @@ class MaskPrediction:
             np.greater(block, self.threshold, out=out[start : start + step])
         if self.clean_area > 1:
             out[...] = clean_mask(out, self.clean_area)
+
+
+def pixels_of_size(image: Any, size_hw: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of an image, as `read_image` reads it, that masks belong to.
+
+    Raises:
+      InputError: it cannot be read, or is of another size.
+    """
+    pixels = read_image(image)
+    if pixels.shape[:2] != size_hw:
+        (height, width), (own_height, own_width) = pixels.shape[:2], size_hw
+        raise InputError(
+            f"the image is {width}x{height} pixels, but the masks are of one of "
+            f"{own_width}x{own_height}"
+        )
+    return pixels
 
 
 def joined_predictions(predictions: Sequence[MaskPrediction]) -> MaskPrediction:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int64
 from sam_jax.automatic.candidates import Candidates
 from sam_jax.automatic.runs import Box, Runs, runs_of_mask
 from sam_jax.formats.rle import mask_box
-from sam_jax.ops.regions import clean_part, surrounding_window
+from sam_jax.ops.mask_regions import clean_part, surrounding_window
 
 
 def without_small_regions(
@@ -16,7 +16,7 @@ def without_small_regions(
 ) -> tuple[Candidates, Bool[np.ndarray, " n"]]:
     """Fills holes, then removes islands, of fewer than `min_area` pixels.
 
-    As `ops.regions.clean_mask`.
+    As `ops.mask_regions.clean_mask`.
 
     Returns:
       The masks with their new boxes, and which of them changed.

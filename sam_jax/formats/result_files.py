@@ -117,24 +117,27 @@ def write_result(
     return record
 
 
-def check_not_foreign(path: Path) -> None:
+def check_not_foreign(path: Path, kind: type = str) -> None:
     """Refuses to replace a JSON file that is not an earlier result, such as an annotation.
+
+    Args:
+      path: of the file.
+      kind: what earlier results have as "sam_jax": text (segment) or a table (generate).
 
     Raises:
       InputError: it is there, and is none.
     """
-    if path.is_file() and earlier_record(path) is None:
+    if path.is_file() and earlier_record(path, kind) is None:
         raise InputError(f"{path} exists and is no result of ours; choose another folder")
 
 
-def earlier_record(path: Path) -> dict[str, Any] | None:
+def earlier_record(path: Path, kind: type = str) -> dict[str, Any] | None:
     """What an earlier call wrote there; None if it did not."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    # `sam-jax generate` keeps a table there.
-    ours = isinstance(record, dict) and isinstance(record.get("sam_jax"), str)
+    ours = isinstance(record, dict) and isinstance(record.get("sam_jax"), kind)
     return record if ours else None
 
 

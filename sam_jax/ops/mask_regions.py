@@ -22,7 +22,7 @@ def clean_mask(
 
     Pixels that touch at a corner are connected, on either side of the outline. A hole is any
     connected part of the background, at the image's border too. Where every island is small, the
-    largest stays, so no mask vanishes. Source: `remove_small_regions` of the original.
+    largest stays, so no mask vanishes; an empty one stays empty. Source: `remove_small_regions` of the original.
 
     Args:
       mask: of a whole image; left as it is.
@@ -32,17 +32,14 @@ def clean_mask(
       The cleaned mask; `mask` itself where nothing changes.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    height, width = mask.shape
-    window: Box = (0, 0, width, height)
-    if rows.size:
-        window = surrounding_window(
-            (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])),
-            (height, width),
-            min_area,
-        )
+    if not rows.size:
+        return mask
+    size_hw = (mask.shape[0], mask.shape[1])
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    window = surrounding_window(box, size_hw, min_area)
     x0, y0, x1, y1 = window
     part = mask[y0:y1, x0:x1]
-    cleaned, _ = clean_part(part, window, (height, width), min_area)
+    cleaned, _ = clean_part(part, window, size_hw, min_area)
     if cleaned is part:
         return mask
     out = mask.copy()
