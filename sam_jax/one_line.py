@@ -61,11 +61,12 @@ def _short_dataclass(value: Any) -> str:
 
 def _array_bytes(value: Any) -> Iterator[int]:
     for field in dataclasses.fields(value):
-        held = getattr(value, field.name, None)
+        held: Any = getattr(value, field.name, None)
+        shape = getattr(held, "shape", None)
         if dataclasses.is_dataclass(held) and not isinstance(held, type):
             yield from _array_bytes(held)
-        elif isinstance(getattr(held, "shape", None), tuple):
-            yield math.prod(held.shape) * getattr(getattr(held, "dtype", None), "itemsize", 1)
+        elif isinstance(shape, tuple):
+            yield math.prod(shape) * getattr(getattr(held, "dtype", None), "itemsize", 1)
 
 
 def _shapes(params: Any) -> Iterator[tuple[int, ...]]:

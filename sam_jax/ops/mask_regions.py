@@ -22,7 +22,8 @@ def clean_mask(
 
     Pixels that touch at a corner are connected, on either side of the outline. A hole is any
     connected part of the background, at the image's border too. Where every island is small, the
-    largest stays, so no mask vanishes; an empty one stays empty. Source: `remove_small_regions` of the original.
+    largest stays, so no mask vanishes; an empty one stays empty. Source: the original's
+    `remove_small_regions`.
 
     Args:
       mask: of a whole image; left as it is.
