@@ -1,8 +1,10 @@
 """CVAT's XML, "CVAT for images 1.1", with masks as its `mask` elements."""
 
 import os
+import shutil
 from collections.abc import Iterable
-from xml.sax.saxutils import quoteattr
+from tempfile import TemporaryFile
+from xml.sax.saxutils import escape, quoteattr
 
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
@@ -29,19 +31,38 @@ def write_cvat(path: str | os.PathLike, images: Iterable[Sa1bImage]) -> None:
       InputError: a record is wrong, or an image's name cannot stand in XML.
       OSError: the file cannot be written; what was there before is left.
     """
-    with written_aside(path) as file:
-        file.write(CVAT_BEGINNING + b" -->\n<annotations>\n  <version>1.1</version>\n")
+    labels: dict[str, None] = {}
+    count = 0
+    # What comes first in the file, the labels, is known last.
+    with written_aside(path) as file, TemporaryFile() as body:
         for number, image in enumerate(images):
             height, width = image.size_hw
             if not image.file_name.isprintable():
                 raise InputError(f"the name {image.file_name!r} cannot stand in XML; rename it")
             name = quoteattr(image.file_name)
             head = f'  <image id="{number}" name={name} width="{width}" height="{height}">\n'
-            file.write(head.encode())
+            body.write(head.encode())
             for each in labelled_masks(image):
-                file.write(_element(each).encode())
-            file.write(b"  </image>\n")
+                labels[each.label] = None
+                body.write(_element(each).encode())
+            body.write(b"  </image>\n")
+            count += 1
+        file.write(CVAT_BEGINNING + b" -->\n<annotations>\n  <version>1.1</version>\n")
+        file.write(_meta(count, labels).encode())
+        body.seek(0)
+        shutil.copyfileobj(body, file)
         file.write(b"</annotations>\n")
+
+
+def _meta(count: int, labels: Iterable[str]) -> str:
+    entries = "".join(
+        f"<label><name>{escape(label)}</name><type>mask</type><attributes></attributes></label>"
+        for label in labels
+    )
+    return (
+        f"  <meta><task><size>{count}</size><mode>annotation</mode>"
+        f"<labels>{entries}</labels></task></meta>\n"
+    )
 
 
 def _element(each: LabelledMask) -> str:

@@ -360,7 +360,7 @@ def test_an_interruption_leaves_nothing_and_ends_with_130(run, checkpoint, monke
 
     from sam_jax.cli.main import main
 
-    def interrupt(*_args):
+    def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(postprocess, "draw_prediction", interrupt)

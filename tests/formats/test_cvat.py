@@ -37,8 +37,9 @@ def test_every_mask_comes_back_exactly(tmp_path):
         image_of(list(MASKS.values()), 'a & "b".jpg', labels),
         image_of([np.zeros(SIZE, bool)], "none.png"),
     ]
-    write_cvat(tmp_path / "cvat.xml", images)
-    (first, masks), (second, none) = read_cvat(tmp_path / "cvat.xml")
+    path = tmp_path / "cvat.xml"
+    write_cvat(path, images)
+    (first, masks), (second, none) = read_cvat(path)
     assert first == {
         "id": "0",
         "name": 'a & "b".jpg',
