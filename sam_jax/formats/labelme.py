@@ -12,8 +12,8 @@ from sam_jax.formats.polygons import mask_to_polygons
 from sam_jax.formats.sa1b import Sa1bImage, json_bytes
 from sam_jax.version import __version__
 
-# The release whose form this is: the first with masks as shapes.
-_LABELME_VERSION = "5.2.0"
+# The release whose form this is; it has masks as shapes.
+_LABELME_VERSION = "5.4.0"
 LABELME_BEGINNING = b'{"sam_jax":'
 
 
