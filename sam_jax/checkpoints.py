@@ -32,6 +32,7 @@ from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.families import ModelConfig, family_named, family_of
 from sam_jax.files import directory_checksums
+from sam_jax.one_line import one_line
 from sam_jax.registry import checkpoint_path
 from sam_jax.types import Params
 from sam_jax.weight_files import convert_command, is_torch_content, is_torch_name, weights_in
@@ -63,6 +64,8 @@ class CheckpointInfo:
     fingerprint: str
     generate: Mapping[str, float]
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint(CheckpointInfo):
@@ -73,6 +76,8 @@ class Checkpoint(CheckpointInfo):
     """
 
     params: Params
+
+    __repr__ = one_line
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:

@@ -19,6 +19,7 @@ from sam_jax import sharding
 from sam_jax.forks import refuse_forked
 from sam_jax.models.decoding import Features, Model, decode_prompts, embedding_of
 from sam_jax.models.sam import Sam
+from sam_jax.one_line import one_line
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.prompt_batches import PromptBatch, batch_prompts, power_of_two, share
 from sam_jax.sharding import ALL, DATA
@@ -46,6 +47,8 @@ class CompiledModel:
     image_batch: int
     prompt_batch: int
     mesh: Mesh | None = None
+
+    __repr__ = one_line
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: no device, which belongs to its process."""

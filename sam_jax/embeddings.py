@@ -14,6 +14,7 @@ from flax import struct
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 from sam_jax.forks import refuse_forked
+from sam_jax.one_line import one_line
 
 FORMAT_VERSION = 2
 # Finer features that an embedding has, beside the first.
@@ -34,12 +35,16 @@ class ImageEmbedding:
       size_hw: height and width of the image itself, in its own pixels.
       fingerprint: of the model that made it; another model's `Segmenter` refuses it.
       finer: what SAM 2 has beside it: float32 [2h, 2w, C/4] and [4h, 4w, C/8]. SAM has none.
+      model: the model's name, for people; empty where it is not known.
     """
 
     features: jax.Array
     size_hw: tuple[int, int] = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)
     finer: tuple[jax.Array, ...] = ()
+    model: str = struct.field(pytree_node=False, default="")
+
+    __repr__ = one_line
 
     def save(self, path: str | os.PathLike, about: Mapping[str, str] | None = None) -> None:
         """Writes the embedding to one file (NumPy's .npz), whole or not at all.
@@ -56,6 +61,7 @@ class ImageEmbedding:
             "format_version": FORMAT_VERSION if self.finer else 1,
             "size_hw": list(self.size_hw),
             "fingerprint": self.fingerprint,
+            "model": self.model,
             "about": dict(about or {}),
         }
         with written_aside(path) as file:
@@ -92,6 +98,7 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
         header, (features, *finer) = _read(path)
         size_hw = tuple(int(length) for length in header["size_hw"])
         fingerprint = str(header["fingerprint"])
+        model = str(header.get("model", ""))  # files of earlier releases do not name it
         about = {str(key): str(text) for key, text in header.get("about", {}).items()}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
@@ -105,7 +112,7 @@ def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, 
     if len(size_hw) != 2 or min(size_hw) < 1:
         raise InputError(f"{path} is damaged: image size {size_hw}; encode the image again")
     features, arrays = jax.device_put((features, tuple(finer)))
-    return ImageEmbedding(features, size_hw, fingerprint, arrays), about
+    return ImageEmbedding(features, size_hw, fingerprint, arrays, model), about
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:

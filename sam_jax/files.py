@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from sam_jax.errors import InputError
 
 _PIECE_BYTES = 16 << 20
 
@@ -42,6 +45,42 @@ def written_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def written_together(folder: Path) -> Iterator[Path]:
+    """A folder to fill; its files move into `folder` when the block ends without an error.
+
+    They are all complete before the first one appears, and replace files of their names; so do
+    those in folders inside it. The .json files beside each other, which list the others, appear
+    last.
+
+    Raises:
+      InputError: the folder cannot be written to, or the disk is full; `folder` is then as before.
+    """
+    made = not folder.exists()
+    aside = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            found = (path for path in aside.rglob("*") if path.is_file())
+            names = sorted(file.relative_to(aside) for file in found)
+            names.sort(key=lambda name: len(name.parts) == 1 and name.suffix == ".json")
+            for name in names:
+                if (folder / name).is_dir():
+                    raise InputError(f"{folder / name} is a folder; choose another name or folder")
+            for name in names:
+                if len(name.parts) > 1:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(aside / name, folder / name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write to {folder}: {reason}; nothing was changed") from error
 
 
 def is_stream(path: Path) -> bool:

@@ -4,22 +4,39 @@ The original resizes twice: low-resolution logits to the padded input, then its 
 image. Both steps are linear and act on each axis alone, so one small matrix an axis does both.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import struct
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.formats.label_png import Labels, label_map
+from sam_jax.formats.polygons import mask_to_polygons
+from sam_jax.formats.result_files import ResultMask, check_objects, write_result
+from sam_jax.formats.result_overlay import draw_prediction
+from sam_jax.formats.rle import encode_rle, mask_area, mask_box
+from sam_jax.images import read_image
+from sam_jax.one_line import one_line
+from sam_jax.ops.mask_regions import clean_mask
 from sam_jax.ops.resample import linear_matrix
 from sam_jax.preprocess import resized_hw
 from sam_jax.types import ArrayLike
+from sam_jax.version import __version__
 
 # Full-size logits exist for this many pixels at a time.
 BLOCK_PIXELS = 1 << 22
 # `MaskPrediction.masks` refuses to build more than this at once.
 MAX_MASK_BYTES = 4 << 30
+# What is smaller than a cell of the image embedding, 4 by 4 pixels of logits, is no object that the
+# model saw: the decoder's upscaling made it.
+_CLEANED_LOGITS = 16
 
 
 def mask_matrices(
@@ -64,6 +81,34 @@ def upscale_logits(
     return rows @ logits @ columns.T
 
 
+def default_clean_area(size_hw: tuple[int, int], low_res_size: int, stretches: bool = False) -> int:
+    """Pixels below which a hole or an island of a mask is noise: a cell of the image embedding.
+
+    Args:
+      size_hw: the image's height and width.
+      low_res_size: side of the low-resolution logits.
+      stretches: whether the image fills the model's input (SAM 2) or is padded (SAM).
+    """
+    height, width = size_hw
+    pixels = height * width if stretches else max(size_hw) ** 2
+    return round(_CLEANED_LOGITS * pixels / low_res_size**2)
+
+
+def checked_clean(clean: Any) -> bool | int:
+    """What `clean=` of a prediction may be: an area in pixels, True, or nothing (0).
+
+    Raises:
+      InputError: it is something else.
+    """
+    if clean is None or isinstance(clean, bool | np.bool_):
+        return bool(clean)
+    if not isinstance(clean, int | np.integer) or clean < 0:
+        raise InputError(
+            f"clean is True, False or an area in whole pixels from 0 on, not {clean!r}"
+        )
+    return int(clean)
+
+
 @struct.dataclass
 class MaskPrediction:
     """Masks for every prompt of one image.
@@ -79,6 +124,9 @@ class MaskPrediction:
       threshold: a pixel belongs to a mask where its logit is above this.
       stretches: whether the image fills the input (SAM 2) or is padded (SAM).
       unlimited: what masks are made of, where `logits` were cut (SAM 2: at 32 and -32).
+      clean_area: holes and islands of fewer pixels are filled and removed in `masks` and all that
+        is made of them; scores and logits stay the model's. 0 for masks as they are.
+      model: the model's name, for people.
     """
 
     scores: np.ndarray
@@ -88,6 +136,10 @@ class MaskPrediction:
     threshold: float = struct.field(pytree_node=False)
     stretches: bool = struct.field(pytree_node=False, default=False)
     unlimited: np.ndarray | None = None
+    clean_area: int = struct.field(pytree_node=False, default=0)
+    model: str = struct.field(pytree_node=False, default="")
+
+    __repr__ = one_line
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "P M H W"]:
@@ -120,6 +172,184 @@ class MaskPrediction:
         for prompt, index in enumerate(np.argmax(np.asarray(self.scores), axis=1)):
             yield prompt, int(index)
 
+    def only_best(self) -> "MaskPrediction":
+        """One mask a prompt, that with the highest predicted IoU: the same with M = 1."""
+        prompts, chosen = np.arange(len(self.scores)), [index for _, index in self.best()]
+        cut: dict[str, Any] = {
+            name: None if value is None else np.asarray(value)[prompts, chosen][:, None]
+            for name, value in self._arrays().items()
+        }
+        return replace(self, **cut)
+
+    def label_map(self) -> Labels:
+        """The best masks in one array: 0 for background, i + 1 for the mask of prompt i.
+
+        Where masks overlap, the smaller one is on top; of equals, the first.
+
+        Returns:
+          [H, W], uint8 for up to 255 prompts, else uint16.
+        """
+        return label_map((self.mask(*which) for which in self.best()), self.size_hw)
+
+    def polygons(self, *, simplify: float = 0.0, best_only: bool = True) -> list[list[list[float]]]:
+        """Each mask as polygons x0, y0, x1, y1, ... in pixel corners, one a connected part.
+
+        Args:
+          simplify: how far they may be from the outline, in pixels; see `mask_to_polygons`.
+          best_only: the best mask of each prompt, or every candidate in turn.
+        """
+        chosen = self._chosen(best_only)
+        return [mask_to_polygons(self.mask(*which), simplify=simplify) for which in chosen]
+
+    def to_coco(
+        self, *, image_id: int = 1, category_id: int = 1, best_only: bool = True
+    ) -> list[dict[str, Any]]:
+        """Each mask as a COCO annotation, which is a COCO result too.
+
+        Args:
+          image_id: the image's number in the COCO file.
+          category_id: the masks' category.
+          best_only: the best mask of each prompt, or every candidate in turn.
+
+        Returns:
+          Dicts with `id` from 1 on, `image_id`, `category_id`, `iscrowd` 0, `segmentation`
+          (compressed RLE), `area`, `bbox` (x, y, width, height) and `score`, the predicted IoU,
+          which is `predicted_iou` too, as `write_coco` takes it.
+        """
+        records = []
+        for number, which in enumerate(self._chosen(best_only), 1):
+            mask, score = self.mask(*which), float(self.scores[which])
+            records.append(
+                {
+                    "id": number,
+                    "image_id": image_id,
+                    "category_id": category_id,
+                    "iscrowd": 0,
+                    "segmentation": encode_rle(mask),
+                    "area": int(mask_area(mask)),
+                    "bbox": mask_box(mask).tolist(),
+                    "score": score,
+                    "predicted_iou": score,
+                }
+            )
+        return records
+
+    def overlay(
+        self,
+        image: Any,
+        *,
+        prompts: Sequence[Mapping[str, Any]] = (),
+        objects: Sequence[str] | None = None,
+        best_only: bool = True,
+    ) -> Image.Image:
+        """The image with masks and their scores drawn on it, an RGB picture.
+
+        Args:
+          image: path, PIL image or array, as for `Segmenter.encode`.
+          prompts: what was asked, drawn too: a mapping for each prompt with `points` [N, 2],
+            `labels` [N] and `box` [4], each left out or None where there is none.
+          objects: a name for each prompt, to write before its score.
+          best_only: the best mask of each prompt, or a strip of pictures, one a candidate.
+
+        Raises:
+          InputError: the image cannot be read, or is of another size.
+        """
+        return draw_prediction(
+            pixels_of_size(image, self.size_hw),
+            self.mask,
+            np.asarray(self.scores),
+            prompts=prompts,
+            objects=objects,
+            best_only=best_only,
+        )
+
+    def save(
+        self,
+        folder: str | os.PathLike,
+        image: Any = None,
+        *,
+        name: str | None = None,
+        prompts: Sequence[Mapping[str, Any]] = (),
+        objects: Sequence[str] | None = None,
+        label_map: bool = False,
+        logits: bool = False,
+        formats: Sequence[str] = (),
+        simplify: float = 0.0,
+        about: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Writes what `sam-jax segment` writes: a PNG a mask, an overlay, a JSON file.
+
+        All files appear together, and replace those of an earlier call with that name.
+
+        Args:
+          folder: made where it is missing.
+          image: to draw the overlay on, as for `overlay`; without it none is drawn.
+          name: what the files' names begin with; the image file's own, or "image".
+          prompts: as for `overlay`; they are drawn, and listed in the JSON file.
+          objects: a name for each prompt, for files, entries and labels.
+          label_map: also write NAME_labels.png, the `label_map`.
+          logits: also write each mask's logits (.npy).
+          formats: also write the best masks in these forms: "coco-rle", "polygon", "yolo",
+            "labelme", "label-studio", "cvat".
+          simplify: how far polygons may be from the masks' outlines, in pixels.
+          about: further entries of the JSON file.
+
+        Returns:
+          What the JSON file holds.
+
+        Raises:
+          InputError: the image or a name cannot be used, the JSON file of that name is no earlier
+            result, or the folder cannot be written to.
+        """
+        path = Path(image) if isinstance(image, str | os.PathLike) else None
+        stem = name or (path.stem if path else "image")
+        if objects is not None:
+            check_objects(objects, len(self.scores))
+        overlay = None
+        if image is not None:
+            alone = len(self.scores) == 1
+            overlay = self.overlay(image, prompts=prompts, objects=objects, best_only=not alone)
+        height, width = self.size_hw
+        about = {} if about is None else about
+        record = {
+            "sam_jax": __version__,
+            "image": {"file": path and path.name, "height": height, "width": width},
+            **about,
+            "clean_area": self.clean_area,
+            "prompts": list(prompts),
+        }
+        return write_result(
+            Path(folder),
+            stem,
+            self.size_hw,
+            self._result_masks(logits),
+            overlay=overlay,
+            objects=objects,
+            candidates=self.scores.shape[1],
+            labels=label_map,
+            formats=formats,
+            simplify=simplify,
+            record=record,
+        )
+
+    def _result_masks(self, with_logits: bool) -> Iterator[ResultMask]:
+        best = dict(self.best())
+        for prompt, index in np.ndindex(self.scores.shape):
+            yield ResultMask(
+                prompt,
+                index,
+                best[prompt] == index,
+                float(self.scores[prompt, index]),
+                self.mask(prompt, index),
+                np.asarray(self.logits[prompt, index]) if with_logits else None,
+            )
+
+    def _chosen(self, best_only: bool) -> Iterator[tuple[int, int]]:
+        return self.best() if best_only else iter(np.ndindex(self.scores.shape))
+
+    def _arrays(self) -> dict[str, Any]:
+        return {"scores": self.scores, "logits": self.logits, "unlimited": self.unlimited}
+
     def _fill_mask(self, out: Bool[np.ndarray, "H W"], prompt: int, index: int) -> None:
         source = self.logits if self.unlimited is None else self.unlimited
         logits = np.asarray(source[prompt, index])
@@ -131,3 +361,33 @@ class MaskPrediction:
         for start in range(0, self.size_hw[0], step):
             block = rows[start : start + step] @ across
             np.greater(block, self.threshold, out=out[start : start + step])
+        if self.clean_area > 1:
+            out[...] = clean_mask(out, self.clean_area)
+
+
+def pixels_of_size(image: Any, size_hw: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of an image, as `read_image` reads it, that masks belong to.
+
+    Raises:
+      InputError: it cannot be read, or is of another size.
+    """
+    pixels = read_image(image)
+    if pixels.shape[:2] != size_hw:
+        (height, width), (own_height, own_width) = pixels.shape[:2], size_hw
+        raise InputError(
+            f"the image is {width}x{height} pixels, but the masks are of one of "
+            f"{own_width}x{own_height}"
+        )
+    return pixels
+
+
+def joined_predictions(predictions: Sequence[MaskPrediction]) -> MaskPrediction:
+    """The prompts of several predictions on one image, with as many masks each, as one."""
+    first = predictions[0]
+    columns: dict[str, Any] = {
+        name: None
+        if value is None
+        else np.concatenate([np.asarray(one._arrays()[name]) for one in predictions])
+        for name, value in first._arrays().items()
+    }
+    return replace(first, **columns)

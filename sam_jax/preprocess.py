@@ -16,6 +16,7 @@ from PIL import Image
 
 from sam_jax.errors import InputError
 from sam_jax.images import MAX_PIXELS
+from sam_jax.one_line import one_line
 from sam_jax.sam2_configs import ModelConfig
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 
@@ -47,6 +48,8 @@ class ImagePrompts:
     labels: Int32[np.ndarray, "P N"] | None = None
     boxes: Float[np.ndarray, "P 4"] | None = None
     masks: Float32[np.ndarray, "P s s"] | None = None
+
+    __repr__ = one_line
 
     @property
     def num_prompts(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sam_jax.one_line import one_line
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.types import LABEL_ABSENT, LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT
 
@@ -36,6 +37,8 @@ class PromptBatch:
     labels: Int[np.ndarray, "B P N"]
     masks: Float[np.ndarray, "B P s s"] | None
     mask_present: Bool[np.ndarray, "B P"] | None
+
+    __repr__ = one_line
 
 
 def power_of_two(n: int, *, up: bool = True) -> int:

@@ -27,7 +27,8 @@ from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
 from sam_jax.models.decoding import build_model, embedding_of
 from sam_jax.models.sam2.values import ImageFeatures
-from sam_jax.postprocess import MaskPrediction
+from sam_jax.one_line import model_line
+from sam_jax.postprocess import MaskPrediction, checked_clean, default_clean_area
 from sam_jax.preprocess import (
     ImagePrompts,
     check_prompts,
@@ -120,6 +121,11 @@ class Segmenter:
         self._known_fingerprint = fingerprint
         self._generate_defaults = {**family_defaults(config), **(generate_defaults or {})}
 
+    def __repr__(self) -> str:
+        # Not `fingerprint`, which takes long where it is not known yet.
+        known = vars(self).get("fingerprint", self._known_fingerprint)
+        return model_line(self, self.params, dtype=self.compiled.model.dtype, fingerprint=known)
+
     @classmethod
     def load(
         cls,
@@ -200,6 +206,7 @@ class Segmenter:
         boxes: Any = None,
         masks: Any = None,
         multimask: bool = True,
+        clean: bool | int | None = None,
     ) -> MaskPrediction | list[MaskPrediction]:
         """Predicts masks for prompts on an image, or on each of a list of images.
 
@@ -217,16 +224,22 @@ class Segmenter:
           masks: [P, s, s] logits from an earlier prediction, s as in `logits` (256 of an
             official model).
           multimask: three masks a prompt (for a single point, which is ambiguous), or one.
+          clean: fill holes and remove islands of masks below this many pixels of the image; True
+            for the area of a cell of the image embedding. Scores and logits stay as they are.
 
         Returns:
           A `MaskPrediction` of host arrays, or a list of them.
 
         Raises:
-          InputError: a prompt cannot be used, or an embedding is of another model.
+          InputError: a prompt cannot be used, an embedding is of another model, or `clean` is no
+            area.
         """
         embeddings, many = _as_list(embedding)
+        clean = checked_clean(clean)
         pairs = self._predict(embeddings, points, labels, boxes, masks, multimask, many)
-        out = [self._prediction(*pair, one) for pair, one in zip(pairs, embeddings, strict=True)]
+        out = [
+            self._prediction(*pair, one, clean) for pair, one in zip(pairs, embeddings, strict=True)
+        ]
         return out if many else out[0]
 
     def predict_logits(
@@ -334,9 +347,9 @@ class Segmenter:
                 sizes.append((array.shape[0], array.shape[1]))
                 yield prepare_image(array, self.config)
 
-        features = self.compiled.encode(inputs())
+        features, name = self.compiled.encode(inputs()), self.config.name
         return [
-            ImageEmbedding(embedding_of(one), size_hw, self.fingerprint, _finer(one))
+            ImageEmbedding(embedding_of(one), size_hw, self.fingerprint, _finer(one), name)
             for one, size_hw in zip(features, sizes, strict=True)
         ]
 
@@ -358,13 +371,19 @@ class Segmenter:
             return found
         return [(scores, _limited(logits)) for scores, logits in found]
 
-    def _prediction(self, scores: Any, logits: Any, embedding: ImageEmbedding) -> MaskPrediction:
+    def _prediction(
+        self, scores: Any, logits: Any, embedding: ImageEmbedding, clean: bool | int
+    ) -> MaskPrediction:
         """For SAM 2, what can be given back is cut; masks are made of what is not."""
         frame = (embedding.size_hw, self._input_size(embedding), self.config.mask_threshold)
-        if not self.config.stretches:
-            return MaskPrediction(scores, logits, *frame)
-        given_back = np.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
-        return MaskPrediction(scores, given_back, *frame, stretches=True, unlimited=logits)
+        stretches, unlimited = self.config.stretches, None
+        if clean is True:
+            clean = default_clean_area(embedding.size_hw, logits.shape[-1], stretches)
+        if stretches:
+            unlimited, logits = logits, np.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
+        return MaskPrediction(
+            scores, logits, *frame, stretches, unlimited, int(clean), self.config.name
+        )
 
     def _check_embedding(self, embedding: Any, where: str = "") -> None:
         if not isinstance(embedding, ImageEmbedding):

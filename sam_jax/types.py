@@ -9,6 +9,7 @@ from flax import struct
 from jaxtyping import Bool, Float, Int
 
 from sam_jax.errors import InputError
+from sam_jax.one_line import one_line
 
 # On the host or on a device.
 ArrayLike = jax.Array | np.ndarray
@@ -81,3 +82,5 @@ class Prompts:
     boxes: Float[ArrayLike, "B P 4"] | None = None
     masks: Float[ArrayLike, "B P h w"] | None = None
     mask_present: Bool[ArrayLike, "B P"] | None = None
+
+    __repr__ = one_line

@@ -10,13 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Each part and what of ours it may import. `errors`, `version` and `files` are open to all.
-OPEN_TO_ALL = {"errors", "version", "files", "stopping", "forks"}
+OPEN_TO_ALL = {"errors", "version", "files", "stopping", "forks", "one_line"}
 ALLOWED = {
     "version": set(),
     "errors": set(),
     "files": set(),
     "stopping": set(),
     "forks": set(),
+    "one_line": set(),
     "shipped": set(),
     "types": set(),
     "configs": set(),
@@ -29,7 +30,7 @@ ALLOWED = {
     "frame_folders": {"images", "natural_order"},
     "preprocess": {"sam2_configs", "types", "ops", "images"},
     "prompt_batches": {"preprocess", "types"},
-    "postprocess": {"configs", "types", "ops", "preprocess"},
+    "postprocess": {"configs", "types", "ops", "images", "preprocess", "formats"},
     "sharding": {"configs", "types", "models"},
     "compiled": {"types", "models", "preprocess", "prompt_batches", "sharding"},
     "formats": {"types", "ops"},

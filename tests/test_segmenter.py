@@ -13,6 +13,7 @@ from sam_jax import CheckpointError, InputError, Segmenter
 from sam_jax.configs import TEST
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.ops.mask_regions import clean_mask
 
 # Batching changes the order in which XLA sums, nothing else: float32 rounding over a dozen layers,
 # on logits of order one.
@@ -146,6 +147,26 @@ def test_predict_logits_stays_on_the_device_and_equals_predict(segmenter, embedd
     np.testing.assert_array_equal(logits, result.logits)
     pairs = segmenter.predict_logits(embeddings[:2], points=[[[5, 6]], [[9, 9]]])
     assert [s.shape for s, _ in pairs] == [(1, 3), (1, 3)]
+
+
+def test_cleaning_changes_masks_alone_and_is_off_unless_asked_for(segmenter, embeddings):
+    points = {"points": [[[5, 6]]], "labels": [[1]]}
+    plain = segmenter.predict(embeddings[0], **points)
+    assert plain.clean_area == 0
+    assert segmenter.predict(embeddings[0], **points, clean=False).clean_area == 0
+    cleaned = segmenter.predict(embeddings[0], **points, clean=200)
+    assert_same(plain, cleaned)
+    for index in range(3):
+        expected = clean_mask(plain.mask(0, index), 200)
+        np.testing.assert_array_equal(cleaned.mask(0, index), expected)
+    areas = [
+        one.clean_area
+        for one in segmenter.predict(embeddings[:2], points=[[[5, 6]], [[9, 9]]], clean=True)
+    ]
+    # A cell is 4 by 4 pixels of logits, of which 32 stand for the longest side.
+    assert areas == [round(16 * (max(e.size_hw) / 32) ** 2) for e in embeddings[:2]]
+    with pytest.raises(InputError, match="clean is True, False or an area"):
+        segmenter.predict(embeddings[0], **points, clean=-1)
 
 
 def test_logits_can_be_fed_back(segmenter, embeddings):

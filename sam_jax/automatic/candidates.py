@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
 from sam_jax.automatic.runs import Runs
+from sam_jax.one_line import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class Candidates:
     crops: Int64[np.ndarray, "n 4"]
     points: list[Float64[np.ndarray, "_ 2"]]
     runs: list[Runs]
+
+    __repr__ = one_line
 
     def __len__(self) -> int:
         return len(self.runs)

@@ -94,7 +94,7 @@ def generate_masks(
         best = np.argsort(-found.predicted_iou, kind="stable")[: options.max_masks]
         found = _keep(found, np.sort(best), report, "beyond max_masks")
     report["kept"] = len(found)
-    return GeneratedMasks(size_hw, found, report)
+    return GeneratedMasks(size_hw, found, report, model.config.name)
 
 
 class _CropGenerator:

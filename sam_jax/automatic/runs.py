@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int64, UInt8
 
 from sam_jax.formats.rle import Rle, counts_to_rle, rle_to_counts
+from sam_jax.one_line import one_line
 
 Box = tuple[int, int, int, int]
 
@@ -21,6 +22,8 @@ class Runs:
 
     rle: Rle
     area: int
+
+    __repr__ = one_line
 
     @property
     def size_hw(self) -> tuple[int, int]:

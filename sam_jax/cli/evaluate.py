@@ -17,9 +17,10 @@ from sam_jax.cli.loading import (
     load_segmenter,
     mention_default,
 )
-from sam_jax.cli.output_files import FILE, check_output_folder, written_together
+from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.files import written_together
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam_jax.cli.output_files import FILE, check_output_folder, written_together
+from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.version import __version__
 

@@ -1,6 +1,5 @@
 """`sam-jax generate`: everything in an image, or in every image of a folder."""
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,17 +24,20 @@ from sam_jax.cli.folder_run import (
     remove_leftovers,
     show_failures,
 )
+from sam_jax.cli.generated_exports import EXPORTS, check_exports, write_export
 from sam_jax.cli.generated_files import (
-    INSTANCES,
     LABELS,
     OVERLAY,
     OVERLAY_WITH_IDS,
-    check_instances,
     check_names,
     earlier_result,
-    write_instances,
 )
-from sam_jax.cli.generation_options import chosen_options, generation_options
+from sam_jax.cli.generation_options import (
+    EXPORT_NAMES,
+    checked_simplify,
+    chosen_options,
+    generation_options,
+)
 from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
 from sam_jax.cli.hosts import Share, inputs_of_all, own_share
 from sam_jax.cli.loading import (
@@ -68,20 +70,21 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["sa1b", "coco-rle", "polygon", "png"]),
+    type=click.Choice(["sa1b", "png", *EXPORT_NAMES]),
     multiple=True,
     default=["sa1b"],
     help="What to write; may be repeated. sa1b: a JSON for each image, as in the SA-1B dataset; "
-    "always written. coco-rle, polygon: one COCO file for all images, too, instances_rle.json or "
-    "instances_polygon.json. png: photo_labels.png, where a pixel's value is its mask's id.  "
+    "always written. png: photo_labels.png, where a pixel's value is its mask's id. For all images "
+    "together, coco-rle and polygon: COCO files, instances_rle.json and instances_polygon.json; "
+    "yolo and labelme: folders of that name; label-studio: label_studio.json; cvat: cvat.xml.  "
     "[default: sa1b]",
 )
 @click.option(
     "--simplify",
     type=float,
     metavar="PX",
-    help="How far polygons may be from the mask's outline. Raising it leaves fewer corners.  "
-    "[default: 0, exact]",
+    help="How far polygons (of polygon and yolo) may be from the mask's outline. Raising it leaves "
+    "fewer corners.  [default: 0, exact]",
 )
 @click.option(
     "--resume",
@@ -128,11 +131,12 @@ def generate(
     endings = {LABELS: "labels"} if "png" in formats else {}
     if overlay or (overlay is None and not source.is_dir()):
         endings[OVERLAY] = OVERLAY_WITH_IDS if ids else "overlay"
-    _check_combination(options, formats, simplify, ids and OVERLAY not in endings, embeddings)
+    distance = checked_simplify(simplify, formats)
+    _check_combination(options, ids and OVERLAY not in endings, embeddings)
     check_folder(source, hosts)
     images = images_of(source)
-    instances = [kind for kind in INSTANCES if kind in formats]
-    of_all = [INSTANCES[kind] for kind in instances] + ([MASKS_INDEX] if source.is_dir() else [])
+    exports = [kind for kind in EXPORTS if kind in formats]
+    of_all = [EXPORTS[kind] for kind in exports] + ([MASKS_INDEX] if source.is_dir() else [])
     check_names(images, output, of_all)
     path = find_checkpoint(checkpoint)
     options = chosen_options(preset, knobs, path)
@@ -144,7 +148,7 @@ def generate(
     written: list[Path] = []
     with own_share(output, hosts, task) as share:
         mine = share.of(images)
-        check_instances(output, instances)
+        check_exports(output, exports)
         if source.is_dir():
             check_index(output / MASKS_INDEX)
         earlier = {image: earlier_result(output, image, resume, endings) for image in mine}
@@ -164,7 +168,7 @@ def generate(
             if parts:
                 result = together(parts)
                 index = output / MASKS_INDEX if source.is_dir() else None
-                written = _write_of_all(output, instances, index, images, result, simplify or 0.0)
+                written = _write_of_all(output, exports, index, images, result, distance)
         except InputError:
             show_failures(run.failures.values())
             raise
@@ -175,15 +179,9 @@ def generate(
 
 def _check_combination(
     options: "GenerateOptions",
-    formats: Sequence[str],
-    simplify: float | None,
     ids_without_overlay: bool,
     embeddings: Path | None,
 ) -> None:
-    if simplify is not None and "polygon" not in formats:
-        raise InputError("--simplify is for polygons; add --format polygon")
-    if simplify is not None and not 0 <= simplify < math.inf:
-        raise InputError(f"--simplify is a number of pixels from 0 on, not {simplify}")
     if ids_without_overlay:
         raise InputError("--ids writes on the overlay; add --overlay")
     if embeddings is None:
@@ -217,7 +215,7 @@ def _remove_leftovers(
 ) -> None:
     others = set(images) - set(mine)
     names = [f"{image.stem}.json" for image in mine]
-    names += [*INSTANCES.values(), MASKS_INDEX] if first else []
+    names += [*EXPORTS.values(), MASKS_INDEX] if first else []
     remove_leftovers(output, names, [f"{image.stem}.json" for image in others])
 
 
@@ -234,10 +232,10 @@ def _write_of_all(
     result: FolderResult,
     simplify: float,
 ) -> list[Path]:
-    """Writes what is of all images together; the files of instances."""
+    """Writes what is of all images together; the files and folders of the formats."""
     finished = [image for image in images if image.name in result.images]
     try:
-        written = [write_instances(output, kind, finished, simplify) for kind in kinds if finished]
+        written = [write_export(output, kind, finished, simplify) for kind in kinds if finished]
         if index:
             write_index(index, images, result)
     except OSError as error:

@@ -21,18 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_jax.cli.folder_index import MASKS_INDEX, is_index
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.cli.generated_exports import remove_exports
 from sam_jax.errors import InputError
 from sam_jax.files import part_name
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sam_jax.formats.sa1b import Sa1bImage
 
 LABELS, OVERLAY = "_labels.png", "_overlay.jpg"
 OVERLAY_WITH_IDS = "overlay with ids"
-INSTANCES = {"coco-rle": "instances_rle.json", "polygon": "instances_polygon.json"}
 
 _JPEG_QUALITY = 90
 # Among a picture's first bytes, as a JPEG comment or PNG text: whose it is, and what it shows.
@@ -44,8 +42,6 @@ _PNG_HEADER_BYTES = 33
 # How every file of write_sa1b begins: one of them that was cut short is known by it. The files of
 # the SA-1B dataset have spaces there.
 _IMAGE_BEGINNING = b'{"image":{"image_id":'
-# And every file of write_coco, which is too large to be read for knowing it.
-_INSTANCES_BEGINNING = b'{"info":{},"licenses":[],"categories":[{"id":1,"name":"object"'
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def check_names(images: Sequence[Path], output: Path, instances: Sequence[str]) 
             "another folder"
         )
     for name in instances:
-        if Path(name).stem in stems:
+        if name.endswith(".json") and Path(name).stem in stems:
             raise InputError(
                 f"an image named {Path(name).stem} takes the name of {name}; rename it"
             )
@@ -174,42 +170,6 @@ def _earlier_pictures(output: Path, image: Path, listed: Mapping[str, Any]) -> d
     return pictures
 
 
-def check_instances(output: Path, kinds: Sequence[str]) -> None:
-    """Refuses to replace a file of instances that is not an earlier result.
-
-    Raises:
-      InputError: there is one.
-    """
-    for kind in kinds:
-        path = output / INSTANCES[kind]
-        try:
-            if not _is_instances(path):
-                raise _not_ours(path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise _unreadable(path, error) from None
-
-
-def _is_instances(path: Path) -> bool:
-    """Whether it is a file of instances of ours, or one that a failing disk left empty."""
-    with open(path, "rb") as file:
-        beginning = file.read(len(_INSTANCES_BEGINNING))
-    return not beginning.strip(b"\0") or beginning == _INSTANCES_BEGINNING
-
-
-def _earlier_of_all(output: Path) -> list[str]:
-    """The files of all images together, which other masks of one of them would belie."""
-    names = []
-    for name, is_ours in (
-        *((name, _is_instances) for name in INSTANCES.values()),
-        (MASKS_INDEX, is_index),
-    ):
-        with suppress(OSError):
-            names += [name] if is_ours(output / name) else []
-    return names
-
-
 def _not_ours(path: Path) -> InputError:
     return InputError(f"{path} exists and is no result of this command; choose another --output")
 
@@ -280,8 +240,12 @@ def write_image(
 
     contents = _draw_pictures(pictures, pixels, records)
     name = f"{image.stem}.json"
-    outdated = [] if replaced is None else _outdated(output, name, replaced, contents)
-    with _appearing_in_turn(output, name, outdated) as aside:
+
+    def remove_outdated() -> None:
+        if replaced is not None:
+            _remove_outdated(output, name, replaced, contents)
+
+    with _appearing_in_turn(output, name, remove_outdated) as aside:
         for picture, content in contents.items():
             (aside / picture).write_bytes(content)
         write_sa1b(
@@ -293,62 +257,42 @@ def write_image(
         )
 
 
-def _outdated(
+def _remove_outdated(
     output: Path, name: str, replaced: EarlierResult, pictures: Collection[str]
-) -> list[str]:
-    """The files that must go before an image has other masks.
+) -> None:
+    """Removes the files that must go before an image has other masks.
 
     In this order, what is left is true wherever a run is killed.
     """
-    if not (output / name).exists():
-        return [*replaced.pictures]
+    there = (output / name).exists()
+    if there:
+        remove_exports(output)
+        with suppress(OSError):
+            if is_index(output / MASKS_INDEX):
+                (output / MASKS_INDEX).unlink()
+    for picture in replaced.pictures:
+        (output / picture).unlink(missing_ok=True)
     # Without pictures, the new JSON takes the place of the old one at once.
-    last = [name] if pictures or replaced.pictures else []
-    return [*_earlier_of_all(output), *replaced.pictures, *last]
+    if there and (pictures or replaced.pictures):
+        (output / name).unlink(missing_ok=True)
 
 
 @contextmanager
-def _appearing_in_turn(folder: Path, last: str, outdated: Sequence[str]) -> Iterator[Path]:
+def _appearing_in_turn(
+    folder: Path, last: str, remove_outdated: Callable[[], None]
+) -> Iterator[Path]:
     """A folder to fill; its files move into `folder` when the block ends, `last` after the others.
 
-    Files that are outdated then are removed before.
+    What is outdated then is removed before.
     """
     # Named for its file, so that a later run knows what one that was killed has left.
     aside = folder / part_name(last)
     aside.mkdir(parents=True)
     try:
         yield aside
-        for name in outdated:
-            (folder / name).unlink(missing_ok=True)
+        remove_outdated()
         others = [file.name for file in aside.iterdir() if file.name != last]
         for name in (*others, last):
             os.replace(aside / name, folder / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_instances(output: Path, kind: str, images: Sequence[Path], simplify: float) -> Path:
-    """One COCO file of all finished images, of which one is in memory at a time.
-
-    Raises:
-      InputError: an image's JSON file is damaged.
-      OSError: the file cannot be written.
-    """
-    from sam_jax.formats.coco import write_coco
-    from sam_jax.formats.sa1b import read_sa1b
-
-    path = output / INSTANCES[kind]
-
-    def results(tell: Callable[[int], None]) -> Iterator["Sa1bImage"]:
-        for number, image in enumerate(images, 1):
-            file = output / f"{image.stem}.json"
-            try:
-                yield read_sa1b(file)
-            except InputError as error:
-                raise InputError(f"{error}; remove {file} and go on with --resume") from None
-            tell(number)
-
-    with ProgressBar(f"writing {path.name}", "images", len(images)) as progress:
-        found = results(progress.update)
-        write_coco(path, found, polygons=kind == "polygon", simplify=simplify)
-    return path

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # As in `automatic.options`, which is not imported here: help must not wait for NumPy.
 PRESET_NAMES = ("default", "fast", "dense", "paper")
+# As in `formats.exports`, for the same reason.
+EXPORT_NAMES = ("coco-rle", "polygon", "yolo", "labelme", "label-studio", "cvat")
+# Those that `--simplify` is for.
+_WITH_POLYGONS = ("polygon", "yolo")
 
 # Every field of GenerateOptions that can be typed, its type, and what raising it does.
 _KNOBS: tuple[tuple[str, Any, str], ...] = (
@@ -164,6 +168,21 @@ def chosen_options(
         names = "|".join(re.escape(name) for name, _, _ in _KNOBS)
         message = re.sub(rf"\b({names})\b", lambda match: _typed(match[0]), str(error))
         raise InputError(message) from None
+
+
+def checked_simplify(simplify: float | None, formats: Collection[str]) -> float:
+    """How far polygons may be from the outline, in pixels; 0 if nothing is said.
+
+    Raises:
+      InputError: it is no distance, or no format has polygons.
+    """
+    if simplify is None:
+        return 0.0
+    if not set(_WITH_POLYGONS) & set(formats):
+        raise InputError("--simplify is for polygons; add --format polygon or --format yolo")
+    if not 0 <= simplify < math.inf:
+        raise InputError(f"--simplify is a number of pixels from 0 on, not {simplify}")
+    return simplify
 
 
 def _typed(name: str) -> str:

@@ -57,7 +57,7 @@ def prompt_arrays(
         other = "--point" if points else "--mask-input"
         raise InputError(
             f"{other} with {len(boxes)} boxes is ambiguous: each box is an object of its own; "
-            f"give one --box with {other}, or run the command once for each object"
+            f"give --object NAME before each one's prompts"
         )
     return {
         "points": [[point[:2] for point in points]] if points else None,

@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from sam_jax.cli.loading import dtype_option
+from sam_jax.cli.option_order import InOrder
 from sam_jax.cli.output_files import FILE, check_output_folder
-from sam_jax.cli.track_prompts import BOX, MASK, MAX_OBJECT, POINT, InOrder, frame_prompts
+from sam_jax.cli.track_prompts import BOX, MASK, MAX_OBJECT, POINT, frame_prompts
 from sam_jax.errors import CheckpointError
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from sam_jax.cli.option_order import options_in_order
 from sam_jax.errors import InputError
 
 # Values of a label PNG.
 MAX_OBJECT = 255
-_ORDER = "sam_jax.cli.track.order"
 
 
 class FrameType(click.ParamType):
@@ -43,16 +43,6 @@ class FrameType(click.ParamType):
 POINT = FrameType("F:X,Y or F:X,Y,LABEL", "0:310,220 or 0:310,220,0", (2, 3))
 BOX = FrameType("F:X0,Y0,X1,Y1", "0:75,60,310,220", (4,))
 MASK = FrameType("F:FILE", "0:mask.png", ())
-
-
-class InOrder(click.Command):
-    """A command that remembers in which order its options were given."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses twice: click itself forgets which --point came after which --object."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[_ORDER] = [param.name for param in order]
-        return super().parse_args(ctx, args)
 
 
 @dataclass
@@ -88,7 +78,7 @@ def frame_prompts(
     }
     found: dict[tuple[int, int], FramePrompt] = {}
     current = 1
-    for name in ctx.meta[_ORDER]:
+    for name in options_in_order(ctx):
         if name == "objects":
             current = next(given["objects"])
         elif name in given:

@@ -39,6 +39,9 @@ class Module:
             "and its parameters are sam.segmenter.params"
         )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.segmenter!r})"
+
     @property
     def device(self) -> Any:
         """What `to` was told: a `torch.device`, or a string with its `type` and `index`.

@@ -5,6 +5,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from sam_jax.one_line import one_line
+
 # Readers make batches on the host; training places them on devices.
 _HostOrDevice = Array | np.ndarray
 
@@ -29,6 +31,8 @@ class TrainingBatch:
     masks: UInt8[_HostOrDevice, "B P S S_eighth"]
     weights: Float[_HostOrDevice, "B P"]
 
+    __repr__ = one_line
+
 
 @struct.dataclass
 class EmbeddedBatch:
@@ -45,6 +49,8 @@ class EmbeddedBatch:
     sizes_hw: Int[_HostOrDevice, "B 2"]
     masks: UInt8[_HostOrDevice, "B P S S_eighth"]
     weights: Float[_HostOrDevice, "B P"]
+
+    __repr__ = one_line
 
 
 def pack_masks(masks: Bool[Array, "*objects height width"]) -> UInt8[Array, "*objects height _"]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray, UInt8
 
 from sam_jax.data.batches import pack_masks
 from sam_jax.errors import InputError
+from sam_jax.one_line import one_line
 
 # Waves that a texture is the sum of, and those that an outline's radius is.
 _WAVES = 10
@@ -83,6 +84,8 @@ class ClipBatch:
     images: UInt8[_HostOrDevice, "B T S S 3"]
     masks: UInt8[_HostOrDevice, "B T P S S_eighth"]
     weights: Float[_HostOrDevice, "B P"]
+
+    __repr__ = one_line
 
 
 def draw_clip(key: PRNGKeyArray, options: ClipOptions) -> tuple[Array, Array, Array]:

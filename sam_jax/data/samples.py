@@ -14,6 +14,7 @@ from sam_jax.errors import InputError
 from sam_jax.formats.polygons import polygons_to_mask
 from sam_jax.formats.rle import checked_counts, mask_to_counts
 from sam_jax.images import read_image
+from sam_jax.one_line import one_line
 
 # Why a record cannot be used: what the counts of skipped records are kept by.
 CANNOT_READ = "cannot be read"
@@ -58,6 +59,8 @@ class Sample:
     image: bytes | UInt8[np.ndarray, "height width 3"]
     size_hw: tuple[int, int]
     segmentations: Sequence[Any]
+
+    __repr__ = one_line
 
 
 @runtime_checkable

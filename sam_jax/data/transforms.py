@@ -22,6 +22,7 @@ from sam_jax.data.samples import (
     mask_counts,
 )
 from sam_jax.errors import InputError
+from sam_jax.one_line import one_line
 from sam_jax.preprocess import resized_hw
 
 
@@ -92,6 +93,8 @@ class FramedSample:
 
     image: UInt8[np.ndarray, "new_height new_width 3"]
     masks: list[tuple[int, UInt8[np.ndarray, "new_height _"]]]
+
+    __repr__ = one_line
 
 
 def draw_placement(

@@ -26,6 +26,7 @@ from sam_jax.formats.sa1b import (
     read_json,
     unused_id,
 )
+from sam_jax.one_line import one_line
 
 # What records have beyond COCO's own keys; each is written and read where it is there.
 _OWN_FIELDS = ("predicted_iou", "stability_score", "crop_box", "point_coords")
@@ -52,6 +53,8 @@ class CocoImage:
     size_hw: tuple[int, int]
     image_id: int
     records: list[dict[str, Any]] = field(default_factory=list)
+
+    __repr__ = one_line
 
 
 def write_coco(

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from scipy import ndimage
 
 from sam_jax.errors import InputError
+from sam_jax.files import written_aside
 from sam_jax.formats.rle import MAX_PIXELS, mask_area, mask_box
 
 MAX_MASKS = 65_535
@@ -26,16 +27,20 @@ _KINDS = {False: _GREY, True: _GREY | {(0, 1), (3, 1), (3, 2), (3, 4), (3, 8)}}
 _MODES = {False: ("L", "I;16", "I"), True: ("L", "I;16", "I", "1", "P")}
 
 
-def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[int, int]) -> bytes:
-    """The content of a PNG file whose values are 0 for background and 1, 2, ... for the masks.
+def label_map(
+    masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[int, int]
+) -> Labels:
+    """Many masks in one array, whose values are 0 for background and 1, 2, ... for the masks.
 
     A mask's value is its index + 1, also where another mask is empty or hidden. Where masks overlap
-    the one with the smaller area is on top, of equals the first. 8 bits for up to 255 masks, else
-    16.
+    the one with the smaller area is on top, of equals the first.
 
     Args:
       masks: all of the size `size_hw`; taken one at a time, so they may be made as they are drawn.
       size_hw: height and width of the image.
+
+    Returns:
+      uint8 for up to 255 masks, else uint16.
 
     Raises:
       InputError: a mask is no boolean array of that size, there are more than `MAX_MASKS`, or the
@@ -43,7 +48,7 @@ def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[
     """
     height, width = size_hw
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise InputError(f"a label PNG cannot have {width}x{height} pixels")
+        raise InputError(f"a label map cannot have {width}x{height} pixels")
     labels = np.zeros((height, width), np.uint16)
     areas = np.empty(MAX_MASKS + 1, np.int64)
     areas[0] = height * width + 1
@@ -52,17 +57,45 @@ def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[
         _check_mask(mask, (height, width), count)
         count += 1
         if count > MAX_MASKS:
-            raise InputError(f"a label PNG holds {MAX_MASKS} masks at most; leave some out")
+            raise InputError(f"a label map holds {MAX_MASKS} masks at most; leave some out")
         x, y, box_width, box_height = mask_box(mask).tolist()
         box = np.s_[y : y + box_height, x : x + box_width]
         inside = mask[box]
         areas[count] = mask_area(inside)
         below = labels[box][inside]
         labels[box][inside] = np.where(areas[below] > areas[count], np.uint16(count), below)
+    return labels if count > 255 else labels.astype(np.uint8)
+
+
+def label_png(masks: Iterable[Bool[np.ndarray, "height width"]], size_hw: tuple[int, int]) -> bytes:
+    """The content of a PNG file of a `label_map`: 8 bits for up to 255 masks, else 16.
+
+    Args:
+      masks: as for `label_map`.
+      size_hw: height and width of the image.
+
+    Raises:
+      InputError: as `label_map`.
+    """
     file = io.BytesIO()
-    picture = Image.fromarray(labels if count > 255 else labels.astype(np.uint8))
-    picture.save(file, format="PNG")
+    Image.fromarray(label_map(masks, size_hw)).save(file, format="PNG")
     return file.getvalue()
+
+
+def write_label_png(
+    path: str | os.PathLike,
+    masks: Iterable[Bool[np.ndarray, "height width"]],
+    size_hw: tuple[int, int],
+) -> None:
+    """Writes a `label_png`; the file appears whole or not at all.
+
+    Raises:
+      InputError: as `label_map`.
+      OSError: the file cannot be written; what was there before is left.
+    """
+    content = label_png(masks, size_hw)
+    with written_aside(path) as file:
+        file.write(content)
 
 
 def read_label_png(path: str | os.PathLike, *, palette: bool = False) -> Labels:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -87,7 +88,7 @@ def draw_overlay(
     texts: Sequence[str] = (),
     points: Float[np.ndarray, "points 2"] | None = None,
     labels: Int[np.ndarray, " points"] | None = None,
-    boxes: Float[np.ndarray, "boxes 4"] | None = None,
+    boxes: Sequence[Any] | Float[np.ndarray, "boxes 4"] | None = None,
     emphasis: float = 1.0,
     max_side: int = MAX_SIDE,
 ) -> Image.Image:
@@ -99,7 +100,8 @@ def draw_overlay(
       texts: what to write beside each mask, such as its score; left out where there is no room.
       points: (x, y) in the image's pixels; drawn with a plus for foreground, else a minus.
       labels: 1 foreground, anything else background; all foreground if left out.
-      boxes: x0 y0 x1 y1 in the image's pixels, each in the colour of the mask of its index.
+      boxes: x0 y0 x1 y1 in the image's pixels, each in the colour of the mask of its index; None
+        for a mask without one.
       emphasis: enlarges lines, markers and text, for a picture that will be shown small.
       max_side: larger images are scaled down to this; very small ones are enlarged.
 
@@ -122,8 +124,9 @@ def draw_overlay(
         _draw_layer(picture, layer, sizes)
     if boxes is not None:
         for index, box in enumerate(boxes):
-            corners = box.reshape(2, 2) * scale_xy
-            _draw_box(picture, corners, mask_color(index), sizes)
+            if box is not None:
+                corners = np.asarray(box, float).reshape(2, 2) * scale_xy
+                _draw_box(picture, corners, mask_color(index), sizes)
     taken: list[Box] = []
     if points is not None:
         for index, point in enumerate(points):

@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 from sam_jax.formats.rle import MAX_PIXELS, Rle, decode_rle, encode_rle
+from sam_jax.one_line import one_line
 
 # Beyond it floats skip whole numbers; nothing measured in pixels comes near.
 _LARGEST = 1e15
@@ -43,6 +44,8 @@ class Sa1bImage:
     image_id: int
     records: list[dict[str, Any]]
     extra: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = one_line
 
 
 def write_sa1b(

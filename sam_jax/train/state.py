@@ -5,6 +5,7 @@ from typing import Any
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt32
 
+from sam_jax.one_line import one_line
 from sam_jax.types import Params
 
 
@@ -25,6 +26,8 @@ class TrainState:
     opt_state: Any
     constants: Params
     key: UInt32[Array, " words"]
+
+    __repr__ = one_line
 
 
 @struct.dataclass

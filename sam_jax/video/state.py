@@ -10,6 +10,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from sam_jax.one_line import one_line, short
 from sam_jax.sam2_configs import Sam2Config
 
 # Stands for the frame of a slot that is empty.
@@ -34,6 +35,8 @@ class Slots:
     logits: Float[Array, "O S low low"]
     direction: Int[Array, "O S"]
 
+    __repr__ = one_line
+
 
 @struct.dataclass
 class Pointers:
@@ -46,6 +49,8 @@ class Pointers:
 
     frame: Int[Array, "O S"]
     pointer: Float[Array, "O S C"]
+
+    __repr__ = one_line
 
 
 @struct.dataclass
@@ -66,6 +71,8 @@ class Bank:
     recent: Slots
     recent_pointers: Pointers
 
+    __repr__ = one_line
+
 
 @struct.dataclass
 class TrackerState:
@@ -77,6 +84,7 @@ class TrackerState:
       frame_size: (height, width) of the frames.
       frame_index: of the last frame that was stepped to; -1 before the first.
       num_frames: of the whole video; 0 where it is not known.
+      model: the model's name.
     """
 
     bank: Bank
@@ -84,11 +92,20 @@ class TrackerState:
     frame_size: tuple[int, int] = struct.field(pytree_node=False)
     frame_index: int = struct.field(pytree_node=False, default=-1)
     num_frames: int = struct.field(pytree_node=False, default=0)
+    model: str = struct.field(pytree_node=False, default="")
 
     @property
     def objects(self) -> tuple[Any, ...]:
         """The identities of the objects that are followed."""
         return tuple(one for one in self.object_ids if one is not None)
+
+    def __repr__(self) -> str:
+        memory = getattr(getattr(self.bank, "conditioning", None), "memory", None)
+        return (
+            f"TrackerState(objects={short(self.objects)}, frame_index={self.frame_index}, "
+            f"num_frames={self.num_frames}, frame_size={self.frame_size}, model={self.model!r}, "
+            f"memory={short(memory)}, bank={short(self.bank)})"
+        )
 
 
 @struct.dataclass
@@ -104,6 +121,8 @@ class Followed:
     logits: Float[Array, "*O low low"]
     object_score: Float[Array, "*O"]
     iou: Float[Array, "*O"]
+
+    __repr__ = one_line
 
 
 def empty_bank(

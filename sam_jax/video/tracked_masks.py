@@ -8,6 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Float32
 
+from sam_jax.one_line import one_line
 from sam_jax.ops.resample import linear_matrix
 
 # What the logits of all but the strongest object are cut down to where masks may not overlap.
@@ -39,6 +40,8 @@ class TrackedMasks:
     threshold: float = struct.field(pytree_node=False, default=0.0)
     overlapping: bool = struct.field(pytree_node=False, default=True)
     dropped: bool = struct.field(pytree_node=False, default=False)
+
+    __repr__ = one_line
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "n H W"]:

@@ -16,6 +16,7 @@ from sam_jax.images import read_image
 from sam_jax.models.sam2.mask_selection import ABSENT
 from sam_jax.models.sam2.sam2 import Sam2
 from sam_jax.models.sam2.values import ImageFeatures
+from sam_jax.one_line import model_line, one_line
 from sam_jax.sam2_configs import Sam2Config
 from sam_jax.segmenter import ImageLike
 from sam_jax.types import Params, compute_dtype, is_whole
@@ -44,6 +45,8 @@ class EncodedFrame:
     features: ImageFeatures
     size_hw: tuple[int, int]
     config: Sam2Config
+
+    __repr__ = one_line
 
 
 class Tracker:
@@ -128,6 +131,9 @@ class Tracker:
         self._max_objects = max_objects
         self._rules = TrackingRules(dynamic_multimask, binarize_prompted, fill_hole_area)
 
+    def __repr__(self) -> str:
+        return model_line(self, self.params, dtype=self._model.dtype)
+
     @classmethod
     def load(cls, name: str | os.PathLike, **options: Any) -> "Tracker":
         """A Tracker for a downloaded model or a checkpoint directory.
@@ -172,7 +178,9 @@ class Tracker:
             count = -1
         if count < 0:
             raise InputError(f"num_frames must be a whole number from 0 on, not {num_frames!r}")
-        return TrackerState(self._bank(1), (None,), (height, width), num_frames=count)
+        return TrackerState(
+            self._bank(1), (None,), (height, width), num_frames=count, model=self.config.name
+        )
 
     def encode(self, frame: ImageLike) -> EncodedFrame:
         """Encodes a frame that is to be used several times; `prompt` and `step` take it too.

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pycocotools.coco import COCO
 from sam_jax import Segmenter, images
 from sam_jax.automatic.options import PRESETS, GenerateOptions
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli import generated_files, generation_options, generation_run
+from sam_jax.cli import generated_exports, generation_options, generation_run
 from sam_jax.cli.main import main
 from sam_jax.formats.label_png import label_png, read_label_png
 from sam_jax.formats.sa1b import read_sa1b
@@ -92,7 +93,7 @@ def test_label_pngs_are_of_the_masks(generate, photos):
 @pytest.mark.parametrize("kind", ["coco-rle", "polygon"])
 def test_one_coco_file_holds_all_images(generate, photos, kind):
     result = generate(photos, "--format", kind, "--format", "sa1b")
-    path = OUT / generated_files.INSTANCES[kind]
+    path = OUT / generated_exports.EXPORTS[kind]
     assert str(path) in result.stdout.splitlines()
     coco = COCO(str(path))
     assert {i: image["file_name"] for i, image in coco.imgs.items()} == {
@@ -102,6 +103,51 @@ def test_one_coco_file_holds_all_images(generate, photos, kind):
         annotations = coco.loadAnns(coco.getAnnIds(number))
         for annotation, mask in zip(annotations, masks_of(OUT / f"{name}.json"), strict=True):
             np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+
+
+def test_annotation_tools_get_all_images(generate, photos):
+    kinds = ("yolo", "labelme", "label-studio", "cvat")
+    args = [arg for kind in kinds for arg in ("--format", kind)]
+    result = generate(photos, *args)
+    paths = [OUT / generated_exports.EXPORTS[kind] for kind in kinds]
+    assert set(map(str, paths)) <= set(result.stdout.splitlines())
+    expected = {name: masks_of(OUT / f"{name}.json") for name in "abcd"}
+    tasks = json.loads((OUT / "label_studio.json").read_text())
+    root = ElementTree.parse(OUT / "cvat.xml").getroot()
+    for name, task, element in zip("abcd", tasks, root.iter("image"), strict=True):
+        count = len(expected[name])
+        labelme = json.loads((OUT / "labelme" / f"{name}.json").read_text())
+        assert len(labelme["shapes"]) == count
+        assert (OUT / "labelme" / labelme["imagePath"]).resolve().parent == photos.resolve()
+        assert len((OUT / "yolo" / "labels" / f"{name}.txt").read_text().splitlines()) == count
+        assert len(task["predictions"][0]["result"]) == len(element.findall("mask")) == count
+    # Again, with images that people put there: they stay. With other masks alone: nothing does.
+    (OUT / "yolo" / "images").mkdir()
+    (OUT / "yolo" / "images" / "a.jpg").write_bytes(b"mine")
+    generate(photos, *args)
+    generate(photos, "--max-masks", "2")
+    assert not any(path.exists() for path in paths[2:])
+    left = [path.relative_to(OUT) for folder in paths[:2] for path in folder.rglob("*.*")]
+    assert sorted(map(str, left)) == ["yolo/data.yaml", "yolo/images/a.jpg"]
+    generate(photos, *args, "--max-masks", "2")
+    assert len((OUT / "yolo" / "labels" / "a.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "kind, file, content",
+    [
+        ("yolo", "yolo/data.yaml", "names: [dog]"),
+        ("yolo", "yolo", "a file"),
+        ("labelme", "labelme/a.json", '{"version": "5.2.0", "shapes": []}'),
+        ("label-studio", "label_studio.json", '[{"data": {}}]'),
+        ("cvat", "cvat.xml", "<annotations/>"),
+    ],
+)
+def test_annotations_of_others_are_not_replaced(refused, photos, kind, file, content):
+    (OUT / file).parent.mkdir(parents=True)
+    (OUT / file).write_text(content)
+    assert "exists and is no result of this command" in refused(photos, "--format", kind)
+    assert (OUT / file).read_text() == content
 
 
 def test_simplified_polygons_have_fewer_corners(generate):
@@ -283,7 +329,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
 
 def test_a_full_disk_at_the_end_keeps_all_images(failing, photos, monkeypatch):
     (photos / "b.png").write_bytes(b"")
-    monkeypatch.setattr(generate_module, "write_instances", full_disk)
+    monkeypatch.setattr(generate_module, "write_export", full_disk)
     result = failing(photos, "--format", "coco-rle")
     failed, line = result.stderr.splitlines()[-2:]
     assert failed.startswith("failed: ") and "b.png" in failed

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_jax import Segmenter, registry
-from sam_jax.cli import segment as segment_module
+from sam_jax import Segmenter, postprocess, registry
 from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle, mask_box
 from sam_jax.preprocess import mask_to_logits
@@ -361,10 +360,10 @@ def test_an_interruption_leaves_nothing_and_ends_with_130(run, checkpoint, monke
 
     from sam_jax.cli.main import main
 
-    def interrupt(*_args):
+    def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment_module, "_overlay", interrupt)
+    monkeypatch.setattr(postprocess, "draw_prediction", interrupt)
     args = ["segment", "photo.png", "--point", "1,2", "--checkpoint", str(checkpoint)]
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 130 and "Traceback" not in result.stderr

@@ -3,6 +3,8 @@
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from sam_jax.one_line import one_line
+
 
 @struct.dataclass
 class ImageFeatures:
@@ -17,6 +19,8 @@ class ImageFeatures:
     embedding: Float[Array, "B h w C"]
     stride8: Float[Array, "B h2 w2 C4"]
     stride4: Float[Array, "B h4 w4 C8"]
+
+    __repr__ = one_line
 
 
 @struct.dataclass
@@ -35,6 +39,8 @@ class Decoded:
     tokens: Float[Array, "B P masks C"]
     object_score: Float[Array, "B P"]
 
+    __repr__ = one_line
+
 
 @struct.dataclass
 class Selected:
@@ -51,6 +57,8 @@ class Selected:
     iou: Float[Array, "B P"]
     token: Float[Array, "B P C"]
     object_score: Float[Array, "B P"]
+
+    __repr__ = one_line
 
 
 @struct.dataclass
@@ -72,3 +80,5 @@ class Memories:
     pointers: Float[Array, "*B tokens M"]
     pointer_times: Float[Array, "*B tokens M"]
     pointer_present: Bool[Array, "*B tokens"]
+
+    __repr__ = one_line
