@@ -17,7 +17,6 @@ from sam_jax.cli.folder_index import (
     write_index,
 )
 from sam_jax.cli.folder_run import (
-    images_of,
     names_and_sizes,
     raise_failures,
     read_with_id,
@@ -38,6 +37,15 @@ from sam_jax.cli.generated_files import (
 from sam_jax.cli.generation_options import chosen_options, generation_options
 from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
 from sam_jax.cli.hosts import Share, inputs_of_all, own_share
+from sam_jax.cli.image_options import (
+    ImageFile,
+    check_page,
+    images_of,
+    page_option,
+    read_with,
+    recursive_option,
+    scale_option,
+)
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -101,6 +109,9 @@ if TYPE_CHECKING:
     help="Use what `sam-jax encode` wrote there with the same checkpoint; images without an "
     "embedding are encoded.",
 )
+@recursive_option
+@page_option
+@scale_option
 @distributed_options
 @generation_options
 def generate(
@@ -115,6 +126,9 @@ def generate(
     overlay: bool | None,
     ids: bool,
     embeddings: Path | None,
+    recursive: bool,
+    page: int | None,
+    scale: Any,
     hosts: Hosts | None,
     **knobs: Any,
 ) -> None:
@@ -130,7 +144,9 @@ def generate(
         endings[OVERLAY] = OVERLAY_WITH_IDS if ids else "overlay"
     _check_combination(options, formats, simplify, ids and OVERLAY not in endings, embeddings)
     check_folder(source, hosts)
-    images = images_of(source)
+    check_page(page, source)
+    images = images_of(source, recursive, output)
+    reading_options = read_with(page, scale)
     instances = [kind for kind in INSTANCES if kind in formats]
     of_all = [INSTANCES[kind] for kind in instances] + ([MASKS_INDEX] if source.is_dir() else [])
     check_names(images, output, of_all)
@@ -138,7 +154,7 @@ def generate(
     options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
     given = {k: str(v) for k, v in vars(options).items()}
-    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given]
+    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given, reading_options]
     if hosts is not None:
         task += [*inputs_of_all(path, images), embeddings and _sizes_there(embeddings, images)]
     written: list[Path] = []
@@ -150,14 +166,19 @@ def generate(
         earlier = {image: earlier_result(output, image, resume, endings) for image in mine}
         _remove_leftovers(output, mine, images, share.index == 0)
         # A single image is read first: it takes less time than loading the model.
-        single = None if source.is_dir() else iter([(source, read_with_id(source))])
+        single = None
+        if not source.is_dir():
+            single = iter([(images[0], read_with_id(images[0], reading_options))])
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
         described = _described(segmenter, checkpoint or path.name, dtype)
-        run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
+        run = GenerationRun(
+            segmenter, described, options, output, endings, embeddings, earlier, reading_options
+        )
         left = run.unfinished() if resume else mine
         try:
-            with nullcontext(single) if single else reading_ahead(left) as reading:
+            ahead = nullcontext(single) if single else reading_ahead(left, reading_options)
+            with ahead as reading:
                 run.do(reading if left else (), len(left))
             result = run.result(len(left))
             parts = share.hand_in(vars(result))
@@ -168,7 +189,7 @@ def generate(
         except InputError:
             show_failures(run.failures.values())
             raise
-    done = [*run.pictures(source), f"{source.stem}.json"]
+    done = [*run.pictures(images[0]), f"{images[0].stem}.json"]
     _print_result(result, share, source, done, written, embeddings is not None)
     raise_failures(result.failures(), result.total, "done")
 
@@ -199,7 +220,7 @@ def _check_combination(
         )
 
 
-def _sizes_there(embeddings: Path, images: Sequence[Path]) -> list[tuple[str, int | None]]:
+def _sizes_there(embeddings: Path, images: Sequence[ImageFile]) -> list[tuple[str, int | None]]:
     return names_and_sizes(embeddings / f"{image.name}.npz" for image in images)
 
 
@@ -213,7 +234,7 @@ def _check_output(output: Path, source: Path, pictures: bool) -> None:
 
 
 def _remove_leftovers(
-    output: Path, mine: Sequence[Path], images: Sequence[Path], first: bool
+    output: Path, mine: Sequence[ImageFile], images: Sequence[ImageFile], first: bool
 ) -> None:
     others = set(images) - set(mine)
     names = [f"{image.stem}.json" for image in mine]
@@ -230,7 +251,7 @@ def _write_of_all(
     output: Path,
     kinds: Sequence[str],
     index: Path | None,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     result: FolderResult,
     simplify: float,
 ) -> list[Path]:

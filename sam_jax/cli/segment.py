@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam_jax.cli.image_options import page_option, read_with, scale_option
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -17,7 +18,7 @@ from sam_jax.cli.loading import (
     mention_default,
 )
 from sam_jax.cli.output_files import FILE, check_output_folder, written_together
-from sam_jax.cli.prompt_values import BOX, POINT, prompt_arrays, read_mask_input
+from sam_jax.cli.prompt_values import BOX, LABEL, POINT, prompt_arrays, read_mask_input
 from sam_jax.errors import InputError
 from sam_jax.version import __version__
 
@@ -56,6 +57,15 @@ _STRIP_EMPHASIS = 1.6
     help="A rough mask: logits that --save-logits wrote (.npy), or a picture of the image's size.",
 )
 @click.option(
+    "--label",
+    type=LABEL,
+    metavar="N|R,G,B|alpha",
+    help="Which value of the --mask-input picture is the object, where it has several: a palette's "
+    "index or gray value, a color, or what is opaque.",
+)
+@page_option
+@scale_option
+@click.option(
     "--multimask/--single-mask",
     default=None,
     help="Three candidates for each object, or one mask. Without either: three for a single "
@@ -83,6 +93,9 @@ def segment(
     points: tuple[tuple[float, ...], ...],
     boxes: tuple[tuple[float, ...], ...],
     mask_input: Path | None,
+    label: Any,
+    page: int | None,
+    scale: Any,
     multimask: bool | None,
     checkpoint: str | None,
     embedding: Path | None,
@@ -98,19 +111,21 @@ def segment(
     prompts = prompt_arrays(points, boxes, mask_input is not None)
     if multimask is None:
         multimask = len(points) == 1 and not boxes and mask_input is None
+    if label is not None and mask_input is None:
+        raise InputError("--label is for a picture of a mask; add --mask-input FILE")
     path = find_checkpoint(checkpoint)
     check_output_folder(output)
     _check_not_foreign(output / f"{image.stem}.json")
     from sam_jax.images import read_image
 
-    pixels = read_image(image)
+    pixels = read_image(image, page=page, scale=scale)
     _check_points_and_boxes(prompts, pixels.shape[:2])
     segmenter = load_segmenter(path, dtype)
     mask_logits = None
     if mask_input is not None:
-        mask_logits = read_mask_input(mask_input, pixels.shape[:2], segmenter.config)
+        mask_logits = read_mask_input(mask_input, pixels.shape[:2], segmenter.config, label)
     if embedding is not None:
-        embedded: Any = load_embedding(embedding, pixels.shape[:2])
+        embedded: Any = load_embedding(embedding, pixels.shape[:2], options=read_with(page, scale))
     else:
         embedded = segmenter.encode(pixels)
     prediction = segmenter.predict(embedded, **prompts, masks=mask_logits, multimask=multimask)
@@ -118,7 +133,8 @@ def segment(
     mention_default(checkpoint)
     record = {
         "sam_jax": __version__,
-        "image": {"file": image.name, "height": pixels.shape[0], "width": pixels.shape[1]},
+        "image": {"file": image.name, "height": pixels.shape[0], "width": pixels.shape[1]}
+        | read_with(page, scale),
         "checkpoint": {
             "name": checkpoint or path.name,
             "model": segmenter.config.name,
