@@ -42,7 +42,7 @@ scale_option = click.option(
 recursive_option = click.option(
     "--recursive",
     is_flag=True,
-    help="Also the images in DIR's subfolders; results lie in the same.",
+    help="Also the images in DIR's subfolders; their results go to subfolders of the same names.",
 )
 
 
@@ -96,9 +96,8 @@ def images_of(source: Path, recursive: bool = False, output: Path | None = None)
     except InputError as error:
         raise InputError(f"{error}; {hint}: add --recursive" if below else str(error)) from None
     if below:
-        click.echo(
-            f"{hint}, {below[0].name} for example; add --recursive to include them", err=True
-        )
+        example = f"{below[0].name} for example"
+        click.echo(f"{hint}, {example}; add --recursive to include them", err=True)
     return [ImageFile(image, image.name) for image in images]
 
 

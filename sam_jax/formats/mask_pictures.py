@@ -6,7 +6,8 @@ The rule, in this order:
    "alpha" for what is opaque.
 2. Alpha, where it varies: what is more than half opaque is inside. If the opaque pixels have a few
    flat colors beside that, one of them may be meant, and the picture is refused without `label`.
-3. Two values or colors, of which one is 0 or black: the other is inside.
+3. Two values or colors, of which one is 0 or black: the other is inside. White everywhere is all
+   inside.
 4. Gray with soft edges, or lossy: what is brighter than half is inside.
 5. Anything else is refused, with the labels that it has: several labels, and pictures that are no
    masks.
@@ -133,6 +134,8 @@ def _by_value(picture: _Picture) -> Bool[np.ndarray, "height width"]:
     values, full = picture.values, picture.full
     labels = _labels(values, picture.colored)
     if len(labels) == 1:
+        if picture.palette is None and (labels == full).all():
+            return np.ones(values.shape[:2], bool)
         raise InputError(
             f"{picture.name} shows no object: every pixel is {_text(labels[0])}; if all of it is "
             f"meant, give {_how(labels)}"
