@@ -64,7 +64,7 @@ class _Picture:
 
     name: str
     values: Num[np.ndarray, "height width *channels"]
-    full: float
+    full: int | float
     alpha: UInt8[np.ndarray, "height width"] | None = None
     palette: UInt8[np.ndarray, "colors 3"] | None = None
     lossy: bool = False
@@ -170,7 +170,7 @@ def _by_value(picture: _Picture) -> Bool[np.ndarray, "height width"]:
 def _is_soft(
     values: Num[np.ndarray, "height width"],
     labels: Num[np.ndarray, " n"],
-    full: float,
+    full: int | float,
     lossy: bool,
 ) -> bool:
     """Whether grays are a mask with soft edges, to be cut at half of the range."""
@@ -277,8 +277,10 @@ def _picture(image: Image.Image, name: str) -> _Picture:
     image.load()
     turned = orientation(image)
     lossy = image.format == "JPEG" or image.info.get("compression") == "jpeg"
-    if image.format == "WEBP":  # it may be either; few grays are of a lossless one
-        lossy = len(np.unique(np.asarray(image.getchannel(0)))) > _MAX_LABELS
+    if image.format == "WEBP":  # either: few grays, or colors, are of a lossless one
+        pixels = np.asarray(image.convert("RGB"))
+        spread = np.ptp(pixels, axis=-1).max()
+        lossy = 0 < spread <= _LOSSY_SPREAD or len(np.unique(pixels)) > _MAX_LABELS
 
     def upright(pixels: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         height, width = pixels.shape[:2]
