@@ -90,7 +90,8 @@ def read_image(
             "open other things with PIL.Image.open first"
         )
     for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=2)
+        # From here, whoever calls: the command line shows what this package warns of.
+        warnings.warn(note, UserWarning, stacklevel=1)
     return pixels
 
 

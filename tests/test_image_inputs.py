@@ -13,6 +13,7 @@ from sam_jax import InputError, prepare_image, prepare_images
 from sam_jax.configs import TEST, MaeConfig
 from sam_jax.models.mae import MaskedAutoencoder
 from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam2.sam2 import variable_shapes as sam2_shapes
 from sam_jax.sam2_configs import SAM2_TEST
 
 SAM = replace(TEST, image_size=64)
@@ -91,7 +92,8 @@ def encoders():
     sam = sam_jax.Sam(TEST)
     yield pytest.param(lambda x: sam.apply({}, x, method="encode_image"), id="Sam")
     sam2 = sam_jax.Sam2(SAM2_TEST)
-    yield pytest.param(lambda x: sam2.apply({}, x, method="encode_image"), id="Sam2")
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), sam2_shapes(SAM2_TEST))
+    yield pytest.param(lambda x: sam2.apply(variables, x, method="encode_image"), id="Sam2")
     mae = MaskedAutoencoder(MaeConfig("mae", image_size=64))
     yield pytest.param(lambda x: mae.apply({}, x, jnp.zeros((1, 16))), id="Mae")
 

@@ -146,8 +146,8 @@ def _encode_share(
     others = set(images) - set(mine)
     remove_leftovers(
         output,
-        [_embedding_path(output, image).name for image in left],
-        [_embedding_path(output, image).name for image in others],
+        [_embedding_name(image) for image in left],
+        [_embedding_name(image) for image in others],
     )
     if left:
         _remove_outdated_index(output)
@@ -156,7 +156,7 @@ def _encode_share(
     return FolderResult(
         len(left),
         {
-            image.name: {"result": _embedding_path(output, image).name, "image_sha256": sha256}
+            image.name: {"result": _embedding_name(image), "image_sha256": sha256}
             for image, sha256 in made_from.items()
         },
         {image.name: str(error) for image, error in failures.items()},
@@ -188,7 +188,7 @@ def _encode_all(
             assert isinstance(embeddings, list)
             for (image, reading), embedding in zip(batch, embeddings, strict=True):
                 about = {"image_sha256": reading.sha256, "dtype": dtype, **_as_text(options)}
-                _save(embedding, _embedding_path(output, image), about)
+                _save(embedding, output / _embedding_name(image), about)
                 encoded[image] = reading.sha256
             progress.update(len(encoded) + len(failures))
     return encoded, failures
@@ -228,16 +228,16 @@ def _as_text(options: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in options.items()}
 
 
-def _embedding_path(output: Path, image: ImageFile) -> Path:
+def _embedding_name(image: ImageFile) -> str:
     """Named with the image's suffix: a.jpg and a.png may stand in one folder."""
-    return output / f"{image.name}.npz"
+    return f"{image.name}.npz"
 
 
 def _done_from(output: Path, image: ImageFile, made_with: Mapping[str, str]) -> str | None:
     """The SHA-256 of the image if the embedding of it by this model is there, undamaged."""
     from sam_jax.embeddings import load_with_about
 
-    path = _embedding_path(output, image)
+    path = output / _embedding_name(image)
     if not path.is_file():
         return None
     try:

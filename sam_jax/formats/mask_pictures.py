@@ -111,7 +111,7 @@ def read_mask(
                 f"{picture.name} has {pages} pages or frames, of which page 0 is read; page=N "
                 f"chooses another, 0 to {pages - 1}",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=1,
             )
     if label is not None:
         return _labeled(picture, label)
@@ -279,7 +279,7 @@ def _picture(image: Image.Image, name: str) -> _Picture:
     lossy = image.format == "JPEG" or image.info.get("compression") == "jpeg"
     if image.format == "WEBP":  # either: few grays, or colors, are of a lossless one
         pixels = np.asarray(image.convert("RGB"))
-        spread = np.ptp(pixels, axis=-1).max()
+        spread = int(np.ptp(pixels, axis=-1).max())
         lossy = 0 < spread <= _LOSSY_SPREAD or len(np.unique(pixels)) > _MAX_LABELS
 
     def upright(pixels: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
