@@ -89,7 +89,7 @@ def encode(
     dtype: str,
     hosts: Hosts | None,
 ) -> None:
-    """Encodes IMAGE, or every image directly inside DIR, so that prompts on it are quick.
+    """Encodes IMAGE, or every image of DIR, so that prompts on it are quick.
 
     Use the files with `sam-jax segment IMAGE --embedding F` or `ImageEmbedding.load`. Images that
     cannot be read are listed, the others are done, and the exit status is 2. Of a folder,

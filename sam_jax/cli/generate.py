@@ -132,7 +132,7 @@ def generate(
     hosts: Hosts | None,
     **knobs: Any,
 ) -> None:
-    """Finds everything in IMAGE, or in every image directly inside DIR.
+    """Finds everything in IMAGE, or in every image of DIR.
 
     An image's JSON file is written last and says that the image is finished; with --resume a run
     that was stopped goes on where it was. Images that cannot be read are listed, the others are
