@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 import sam_jax
-from sam_jax.preprocess import prepare_image
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # pmap divides the first axis: parameters once a device, images and prompts as many as devices.
     everywhere = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *x.shape)), params)
-    image = prepare_image(sam_jax.read_image(args.image), config)
+    image = sam_jax.prepare_image(sam_jax.read_image(args.image), config)
     images = np.stack([image] * devices)[:, None]
     # Another column of four clicks for each device, in the model's frame.
     x, y = np.meshgrid(np.linspace(0.2, 0.8, devices), [0.2, 0.3, 0.4, 0.5], indexing="ij")

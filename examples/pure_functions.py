@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import sam_jax
-from sam_jax.preprocess import prepare_image
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     config, params = segmenter.config, segmenter.params
     model = sam_jax.Sam(config)  # an architecture; params is a value; apply is a pure function
 
-    image = prepare_image(sam_jax.read_image(args.image), config)
+    image = sam_jax.prepare_image(sam_jax.read_image(args.image), config)
     encode = jax.jit(lambda params, images: model.apply(params, images, method="encode_image"))
     features = encode(params, image[None])
 

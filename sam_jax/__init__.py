@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sam_jax.compiled_programs import cache_compiled_programs
     from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
     from sam_jax.embeddings import ImageEmbedding
+    from sam_jax.formats.mask_pictures import read_mask
+    from sam_jax.image_inputs import prepare_image, prepare_images
     from sam_jax.images import read_image
     from sam_jax.models.sam import Sam
     from sam_jax.models.sam2.sam2 import Sam2
@@ -37,6 +39,8 @@ _HOMES = {
     "sam_jax.compiled_programs": ("cache_compiled_programs",),
     "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
     "sam_jax.embeddings": ("ImageEmbedding",),
+    "sam_jax.formats.mask_pictures": ("read_mask",),
+    "sam_jax.image_inputs": ("prepare_image", "prepare_images"),
     "sam_jax.images": ("read_image",),
     "sam_jax.models.sam": ("Sam",),
     "sam_jax.models.sam2.sam2": ("Sam2",),
@@ -82,7 +86,10 @@ __all__ = [
     "make_mesh",
     "mask_to_logits",
     "open_video",
+    "prepare_image",
+    "prepare_images",
     "read_image",
+    "read_mask",
     "save_checkpoint",
 ]
 

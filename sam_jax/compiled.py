@@ -75,7 +75,7 @@ class CompiledModel:
         """Features, float32, of each input: [h, w, C], or SAM 2's `ImageFeatures` of such.
 
         Args:
-          inputs: normalised and padded images (`preprocess.prepare_image`), of one size. They are
+          inputs: normalised and padded images (`prepare_image`), of one size. They are
             taken one batch at a time, so they need not exist all at once.
         """
         refuse_forked()

@@ -1,63 +1,56 @@
-"""Images as people have them, read into one form: RGB, 8 bits a channel, upright.
-
-Nothing here changes Pillow's or Python's global state. Files are recognised by their first bytes
-and handed to Pillow's reader of that format directly, because `PIL.Image.open` warns from 89
-million pixels on: turning the warning off through `PIL.Image.MAX_IMAGE_PIXELS` or a warnings
-filter would reach into the caller's program and into its other threads. `MAX_PIXELS` takes the
-place of Pillow's limit and is checked on the header, before any pixel is decoded.
-"""
+"""Images as people have them, read into one form: RGB, 8 bits a channel, upright."""
 
 import os
-import re
-import stat
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from jaxtyping import Num, UInt8
+from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.image_files import (
+    MAX_PIXELS,
+    as_stored_in_file,
+    check_size,
+    is_deep_color,
+    opened_image,
+    orientation,
+    read_lower_bytes,
+    reason,
+    stored_form,
+)
+from sam_jax.pixel_numbers import Range, Scale, check_scale, to_uint8, white_of
+from sam_jax.tiff import Stored, as_stored
 
-# Room for a 150-megapixel camera; decoding takes about 7 bytes a pixel, so 1.1 GB at the limit.
-MAX_PIXELS = 160_000_000
-# Pillow decodes WebP at 16 bytes a pixel, and a flat picture of this size is a file of 4 kB.
-MAX_WEBP_PIXELS = 100_000_000
-# Huffman coding spends at least one bit on each block of 64 pixels: 512 pixels a byte. A JPEG that
-# promises more has lost its data, and libjpeg would fill the picture up with grey.
-_MAX_JPEG_PIXELS_PER_BYTE = 1024
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "list_images", "read_image"]
+
 # Pixels converted at a time, so that no second full-size copy in another mode is made.
 _STRIP_PIXELS = 1 << 20
-# Interpolation leaves floats this far outside [0, 1].
-_FLOAT_SLACK = 1e-5
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm".split()
 )
-_FORMAT_NAMES = "JPEG, PNG, WebP, TIFF, BMP, GIF or PPM"
+# Some of a picture's rows, as numbers.
+_Rows = Callable[[slice], Num[np.ndarray, "rows width *channels"]]
 
 
-def read_image(source: object) -> UInt8[np.ndarray, "height width 3"]:
+def read_image(
+    source: object, *, page: int | None = None, scale: Scale = None
+) -> UInt8[np.ndarray, "height width 3"]:
     """Reads an image into a new uint8 RGB array that shares nothing with the source.
 
-    Files and PIL images: EXIF orientation is applied; the first frame of an animation is taken;
-    grey, palette, CMYK and 1-bit images become RGB. Alpha is dropped, not blended, as Pillow's
-    `convert("RGB")` does: the model sees the colours that are stored under transparent pixels.
-    Grey images of 16 bits are scaled from 0..65535 to 0..255 and rounded (16-bit colour is cut to
-    its upper 8 bits by Pillow). 32-bit integers must lie in 0..65535 and count as 16 bits; floats
-    must lie in [0, 1].
+    Files and PIL images: EXIF orientation is applied; gray, palette, CMYK, LAB and 1-bit images
+    become RGB. Alpha is dropped, not blended, as Pillow's `convert("RGB")` does: the model sees the
+    colors that are stored under transparent pixels. Of several pages (TIFF) or frames (GIF, WebP,
+    PNG) the first is read, with a warning, unless `page` says which.
+
+    Deeper than 8 bits: the largest number of the type is white. That is 65535 for 16 bits (16-bit
+    color is cut to its upper 8 bits), 4095 for 12-bit TIFF, 32767 for signed 16 bits, 1 for floats,
+    and 65535 for 32-bit integers; in WhiteIsZero TIFF it is black. Numbers above it are refused.
+    A camera's 10, 12 or 14 bits in a type of 16 come out nearly black: a warning says so, and
+    `scale` helps.
 
     Arrays: [height, width] or [height, width, channels] with 1, 3 or 4 channels, RGB order; uint8,
     uint16 (scaled from 0..65535), floats in [0, 1], or bool (black and white).
@@ -65,26 +58,40 @@ def read_image(source: object) -> UInt8[np.ndarray, "height width 3"]:
     Args:
       source: a path to a JPEG, PNG, WebP, TIFF, BMP, GIF or PPM file, a `PIL.Image.Image`, or
         anything `numpy.asarray` turns into an array (NumPy, JAX). It is not changed.
+      page: of a file, which of its pages or frames, from 0. Reduced copies and masks that a TIFF
+        holds beside its pictures do not count.
+      scale: the number that is white in images deeper than 8 bits, above which everything is white;
+        or "auto" for the smallest of 1 (floats), 255, 1023, 4095, 16383 and 65535 that no number
+        exceeds. 8-bit images stay as they are.
 
     Raises:
-      InputError: it is missing, damaged, truncated, not an image, larger than `MAX_PIXELS`
-        (WebP: `MAX_WEBP_PIXELS`), or an array of another shape, type or range.
+      InputError: it is missing, damaged, truncated, not an image, of a kind that is not supported
+        (which the message names), larger than `MAX_PIXELS` (WebP: 100 million), has no such page,
+        or is an array of another shape, type or range.
     """
-    if isinstance(source, Image.Image):
+    check_scale(scale)
+    if page is not None and not isinstance(source, str | os.PathLike):
+        raise InputError("page chooses a page of a file; of a PIL image, seek the page first")
+    if isinstance(source, str | os.PathLike):
+        pixels, notes = _read_file(os.fsdecode(source), page, scale)
+    elif isinstance(source, Image.Image):
         try:
-            return _convert(source, "the PIL image")
+            pixels, notes = _read_pil(source, "the PIL image", scale)
         except InputError:
             raise
-        except Exception as error:  # a lazily opened file fails in as many ways as below
-            raise InputError(f"the PIL image cannot be read: {_reason(error)}") from error
-    if isinstance(source, str | os.PathLike):
-        return _read_file(os.fsdecode(source))
-    if hasattr(source, "__array__"):
-        return _read_array(source)
-    raise InputError(
-        f"an image is a path, a PIL image or an array, not {type(source).__name__}; "
-        "open other things with PIL.Image.open first"
-    )
+        except Exception as error:  # a lazily opened file fails in as many ways as others
+            raise InputError(f"the PIL image cannot be read: {reason(error)}") from error
+    elif hasattr(source, "__array__"):
+        pixels, notes = _read_array(source, scale)
+    else:
+        raise InputError(
+            f"an image is a path, a PIL image or an array, not {type(source).__name__}; "
+            "open other things with PIL.Image.open first"
+        )
+    for note in notes:
+        # From here, whoever calls: the command line shows what this package warns of.
+        warnings.warn(note, UserWarning, stacklevel=1)
+    return pixels
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
@@ -106,134 +113,106 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
             and entry.is_file()
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot list images in {str(path)!r}: {_reason(error)}") from error
+        raise InputError(f"cannot list images in {str(path)!r}: {reason(error)}") from error
     if not found:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no images in {str(path)!r}: looked for {suffixes}")
     return found
 
 
-class _TiffImage(TiffImagePlugin.TiffImageFile):
-    """Pillow's TIFF reader without the size warning that it repeats while loading."""
-
-    def load_prepare(self) -> None:
-        if self._im is None:
-            self.im = Image.core.new(self.mode, self._tile_size)
-        ImageFile.ImageFile.load_prepare(self)
-
-
-# Every way the supported formats may begin. No format that runs another program (EPS), and none
-# without a signature of its own.
-_READERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-    (b"GIF87a", GifImagePlugin.GifImageFile),
-    (b"GIF89a", GifImagePlugin.GifImageFile),
-    *((start, _TiffImage) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    *((b"P" + kind, PpmImagePlugin.PpmImageFile) for kind in (b"1", b"2", b"3", b"4", b"5", b"6")),
-    (b"Pf", PpmImagePlugin.PpmImageFile),
-)
-
-
-def _read_file(path: str) -> UInt8[np.ndarray, "height width 3"]:
+def _read_file(
+    path: str, page: int | None, scale: Scale
+) -> tuple[UInt8[np.ndarray, "height width 3"], list[str]]:
     name = f"image {path!r}"
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{name} is a directory; give one image file")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise InputError(f"{name} is not a regular file")
-        if status.st_size == 0:
-            raise InputError(f"{name} is empty (0 bytes)")
-        file = open(path, "rb")
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise InputError(f"{name} cannot be opened: {_reason(error)}") from error
-    with file:
-        try:
-            return _convert(_identify(file, status.st_size, name), name)
-        except InputError:
-            raise
-        # On damaged files Pillow's readers raise OSError, SyntaxError, ValueError, EOFError,
-        # struct.error, zlib.error, KeyError, TypeError, MemoryError and more.
-        except Exception as error:
-            raise InputError(f"{name} is damaged or truncated: {_reason(error)}") from error
+    with opened_image(path, page) as (image, pages):
+        notes = []
+        if pages > 1 and page is None:
+            notes = [
+                f"{name} has {pages} pages or frames, of which page 0 is read; page=N (--page N) "
+                f"chooses another, 0 to {pages - 1}"
+            ]
+        lower = None
+        if scale is not None and ";16" in stored_form(image) and image.mode[0] not in "IF":
+            with opened_image(path, page or 0) as (lower, _):
+                read_lower_bytes(lower, name)
+                lower.load()
+        pixels, dark = _read_pil(image, name, scale, lower)
+    return pixels, notes + dark
 
 
-def _identify(file: IO[bytes], file_bytes: int, name: str) -> ImageFile.ImageFile:
-    """Opens the image's header, without decoding pixels, and holds it against the limits."""
-    prefix = file.read(16)
-    file.seek(0)
-    for start, reader in _READERS:
-        if prefix.startswith(start) and (start != b"RIFF" or prefix[8:12] == b"WEBP"):
-            image = reader(file)
-            break
-    else:
-        raise InputError(f"{name} is not a {_FORMAT_NAMES} file; convert it to PNG first")
-    width, height = image.size
-    _check_size(width, height, name, MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS)
-    if image.format == "JPEG" and width * height > _MAX_JPEG_PIXELS_PER_BYTE * file_bytes:
-        raise InputError(
-            f"{name} is damaged or truncated: {file_bytes} bytes cannot hold {width} x {height}"
-        )
-    return image
+def _read_pil(
+    image: Image.Image, name: str, scale: Scale, lower: Image.Image | None = None
+) -> tuple[UInt8[np.ndarray, "height width 3"], list[str]]:
+    """An image as RGB, and what to warn of.
 
-
-def _check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> None:
-    if width < 1 or height < 1:
-        raise InputError(f"{name} has no pixels (width {width}, height {height})")
-    if width * height > limit:
-        raise InputError(
-            f"{name} is {width} x {height} pixels, above the limit of "
-            f"{limit // 1_000_000} million; scale it down or cut it into tiles first"
-        )
-
-
-def _convert(image: Image.Image, name: str) -> UInt8[np.ndarray, "height width 3"]:
-    _check_size(*image.size, name)
+    Args:
+      image: decoded or not.
+      name: of the image, for messages.
+      scale: as of `read_image`.
+      lower: the same image with the lower 8 of 16 bits a color.
+    """
+    check_size(*image.size, name)
+    deep_color, with_alpha = is_deep_color(image), stored_form(image).startswith("LA;16")
     image.load()
-    orientation = _orientation(image)  # after loading: Pillow turns TIFF images there
+    turned = orientation(image)  # after loading: Pillow turns TIFF images there
     width, height = image.size
-    upright = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
-    stored = _as_stored(upright, orientation)
+    upright = np.empty((width, height, 3) if turned >= 5 else (height, width, 3), np.uint8)
+    stored = as_stored_in_file(upright, turned)
+
+    def strip(rows: slice) -> Image.Image:
+        return image.crop((0, rows.start, width, rows.stop))
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        kind: Stored | None = getattr(image, "stored", None)
+        white = kind.white if kind else 1 if image.mode == "F" else 65535
+        inverted = kind is not None and kind.inverted
+
+        def numbers(rows: slice) -> np.ndarray:
+            return as_stored(np.asarray(strip(rows)), kind)[..., None]
+
+        return upright, _convert(numbers, stored, white, scale, name, inverted)
+    if lower is not None:
+
+        def both_bytes(rows: slice) -> np.ndarray:
+            low = np.asarray(lower.crop((0, rows.start, width, rows.stop))).astype(np.uint16)
+            if with_alpha:  # gray, its lower byte, alpha, its lower byte
+                return (low[..., :1] << 8) + low[..., 1:2]
+            return (np.asarray(strip(rows))[..., :3].astype(np.uint16) << 8) + low[..., :3]
+
+        return upright, _convert(both_bytes, stored, 65535, scale, name)
+    highest = 0
     for rows in _strips(height, width):
-        strip = image.crop((0, rows.start, width, rows.stop))
-        stored[rows] = _strip_to_rgb(strip, name)
-    return upright
+        stored[rows] = _strip_to_rgb(strip(rows))
+        highest = max(highest, int(stored[rows].max())) if deep_color else 255
+    dark = []
+    if 0 < highest < 64:
+        found = Range(0, 256 * highest + 255, False, 65535)
+        dark = [white_of(found, None, name)[1]]
+    return upright, dark
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; a damaged EXIF block does not make the pixels unusable."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _as_stored(
-    upright: UInt8[np.ndarray, "height width 3"], orientation: int
-) -> UInt8[np.ndarray, "stored_height stored_width 3"]:
-    """A view of the upright picture in the row and column order of the file."""
-    match orientation:
-        case 2:
-            return upright[:, ::-1]
-        case 3:
-            return upright[::-1, ::-1]
-        case 4:
-            return upright[::-1]
-        case 5:
-            return upright.swapaxes(0, 1)
-        case 6:
-            return np.rot90(upright, 1)
-        case 7:
-            return upright[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(upright, -1)
-    return upright
+def _convert(
+    numbers: _Rows,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    white: int | float,
+    scale: Scale,
+    name: str,
+    inverted: bool = False,
+) -> list[str]:
+    """Fills `pixels` with the numbers as 8 bits; what to warn of."""
+    height, width = pixels.shape[:2]
+    lows, highs, floats = [], [], False
+    for rows in _strips(height, width):
+        values = numbers(rows)
+        floats = values.dtype.kind == "f" or values.dtype.name == "bfloat16"
+        lows.append(float(values.min()))
+        highs.append(float(values.max()))
+    # NumPy's, so that NaN is not lost.
+    found = Range(np.min(lows), np.max(highs), floats, white)
+    white, note = white_of(found, scale, name)
+    for rows in _strips(height, width):
+        pixels[rows] = to_uint8(numbers(rows), white, inverted)
+    return [note] if note else []
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
@@ -241,30 +220,22 @@ def _strips(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
-def _strip_to_rgb(strip: Image.Image, name: str) -> UInt8[np.ndarray, "rows width channels"]:
-    if strip.mode == "I":
-        values = np.asarray(strip)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(
-                f"{name} holds 32-bit values from {values.min()} to {values.max()}; "
-                "scale them to 0..65535 (16 bits) first"
-            )
-        return _to_uint8(values.astype(np.uint16), name)[..., None]
-    if strip.mode == "F" or strip.mode.startswith("I;16"):
-        return _to_uint8(np.asarray(strip), name)[..., None]
-    # A transparent colour would make Pillow warn that RGB cannot express it.
+def _strip_to_rgb(strip: Image.Image) -> UInt8[np.ndarray, "rows width channels"]:
+    # A transparent color would make Pillow warn that RGB cannot express it.
     strip.info.pop("transparency", None)
     if strip.mode in ("La", "RGBa"):  # premultiplied, which converts to plain alpha only
         strip = strip.convert(strip.mode.upper())
     return np.asarray(strip.convert("RGB"))
 
 
-def _read_array(source: object) -> UInt8[np.ndarray, "height width 3"]:
+def _read_array(
+    source: object, scale: Scale
+) -> tuple[UInt8[np.ndarray, "height width 3"], list[str]]:
     name = "the image array"
     try:
         array = np.asarray(source)
     except Exception as error:  # whatever a foreign __array__ raises
-        raise InputError(f"the image cannot be made a NumPy array: {_reason(error)}") from error
+        raise InputError(f"the image cannot be made a NumPy array: {reason(error)}") from error
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         hint = "give [height, width] or [height, width, channels] with 1, 3 or 4 channels"
@@ -274,58 +245,14 @@ def _read_array(source: object) -> UInt8[np.ndarray, "height width 3"]:
             hint = "give the images of a batch one by one"
         raise InputError(f"{name} has shape {array.shape}; {hint}")
     height, width = array.shape[:2]
-    _check_size(width, height, name)
+    check_size(width, height, name)
     rgb = np.empty((height, width, 3), np.uint8)
     pixels = array.reshape(height, width, channels)[..., :3]
-    for rows in _strips(height, width):
-        rgb[rows] = _to_uint8(pixels[rows], name)
-    return rgb
-
-
-def _to_uint8(values: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
-    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
-    if kind == "u" and bits == 8:
-        return values
-    if kind == "u" and bits == 16:  # 65535 = 257 * 255
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if kind == "b":
-        return values.astype(np.uint8) * np.uint8(255)
-    if kind != "f" and values.dtype.name != "bfloat16":
-        raise InputError(
-            f"{name} has dtype {values.dtype}; give uint8, uint16, or floats in [0, 1]"
-        )
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite([low, high]).all():
-        raise InputError(f"{name} holds NaN or infinite values")
-    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
-        outside = low if low < -_FLOAT_SLACK else high
-        raise InputError(
-            f"{name} holds the float {outside:g}; floats must lie in [0, 1], "
-            "so rescale them or give uint8"
-        )
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def _reason(error: BaseException) -> str:
-    """One printable line for an error from Python or Pillow."""
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = " ".join(text.split())[:200]
-    if not line or not line.isprintable():
-        return type(error).__name__
-    # Of the others, many say only "320".
-    told = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
-    return line if told else f"{type(error).__name__}: {line}"
-
-
-def in_order(paths: list[Path]) -> list[Path]:
-    """Pictures by name, in which numbers count as numbers: 9 comes before 10."""
-    return sorted(paths, key=_by_number)
-
-
-def _by_number(path: Path) -> tuple[list[str | int], str]:
-    # Text and numbers take turns, text first.
-    parts = re.split(r"(\d+)", path.stem)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+    kind, floats = array.dtype.kind, array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    if kind == "b" or array.dtype == np.uint8:
+        for rows in _strips(height, width):
+            rgb[rows] = pixels[rows].astype(np.uint8) * np.uint8(255 if kind == "b" else 1)
+        return rgb, []
+    if not floats and not (kind == "u" and array.dtype.itemsize == 2):
+        raise InputError(f"{name} has dtype {array.dtype}; give uint8, uint16, or floats in [0, 1]")
+    return rgb, _convert(lambda rows: pixels[rows], rgb, 1 if floats else 65535, scale, name)

@@ -1,4 +1,4 @@
-"""Images and prompts from the image's own frame into the model's frame.
+"""Prompts from the image's own frame into the model's frame; images are `image_inputs`' part.
 
 The image's frame: pixels of the original picture, points as (x, y), boxes as x0 y0 x1 y1, sizes as
 (height, width). The model's frame: the picture scaled so that its longest side has
@@ -11,14 +11,27 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32, UInt8
+from jaxtyping import Float, Float32, Float64, Int32
 from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.image_inputs import framed_hw, prepare_image, resize_image, resized_hw
 from sam_jax.images import MAX_PIXELS
 from sam_jax.one_line import one_line
 from sam_jax.sam2_configs import ModelConfig
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
+
+__all__ = [
+    "ImagePrompts",
+    "check_prompts",
+    "framed_hw",
+    "mask_to_logits",
+    "prepare_image",
+    "resize_image",
+    "resized_hw",
+    "scale_factors_xy",
+    "scale_prompts",
+]
 
 # Where a mask given by `mask_to_logits` is certain. The mask branch was trained on the model's own
 # logits, which are of this order; SAM 2 writes given masks as +-10 too.
@@ -56,69 +69,6 @@ class ImagePrompts:
         """P, or 0 where nothing is given."""
         given = (self.points, self.boxes, self.masks)
         return next((len(array) for array in given if array is not None), 0)
-
-
-def resized_hw(size_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """The (height, width) of an image scaled so that its longest side is `image_size` pixels.
-
-    Rounds half up, as the original's `ResizeLongestSide` does; unlike it, never below 1.
-    """
-    scale = image_size / max(size_hw)
-    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
-    return height, width
-
-
-def framed_hw(
-    size_hw: tuple[int, int], image_size: int, stretches: bool = False
-) -> tuple[int, int]:
-    """The (height, width) that an image has in the model's frame, without the padding.
-
-    Args:
-      size_hw: of the image.
-      image_size: side of the frame.
-      stretches: whether it fills the frame (SAM 2), or keeps its proportions (SAM).
-    """
-    return (image_size, image_size) if stretches else resized_hw(size_hw, image_size)
-
-
-def resize_image(
-    image: UInt8[np.ndarray, "height width 3"], image_size: int
-) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Scales the longest side to `image_size` with Pillow's antialiased bilinear filter."""
-    height, width = resized_hw(image.shape[:2], image_size)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized)
-
-
-def prepare_image(
-    image: UInt8[np.ndarray, "height width 3"], config: ModelConfig
-) -> Float32[np.ndarray, "size size 3"]:
-    """The model's input, as the originals' image predictors make it, channels last.
-
-    For SAM resized, normalised, then zero-padded at the bottom and right: the original's
-    `ResizeLongestSide` followed by `Sam.preprocess`. Padding comes after normalising, so that it
-    holds the mean colour. For SAM 2 stretched to the square, without rounding to eight bits, and
-    normalised: its `SAM2Transforms`.
-    """
-    if config.stretches:
-        mean, std = (np.array(x, np.float32) for x in (config.pixel_mean, config.pixel_std))
-        return (_stretched(image, config.image_size) - mean) / std
-    resized = resize_image(image, config.image_size)
-    height, width = resized.shape[:2]
-    padded = np.zeros((config.image_size, config.image_size, 3), np.float32)
-    valid = padded[:height, :width]
-    np.subtract(resized, np.array(config.pixel_mean, np.float32), out=valid)
-    valid /= np.array(config.pixel_std, np.float32)
-    return padded
-
-
-def _stretched(
-    image: UInt8[np.ndarray, "height width 3"], side: int
-) -> Float32[np.ndarray, "side side 3"]:
-    """An image as a square, by Pillow's antialiased bilinear filter on floating-point numbers."""
-    channels = (Image.fromarray(image[..., i].astype(np.float32)) for i in range(3))
-    resized = [one.resize((side, side), Image.Resampling.BILINEAR) for one in channels]
-    return np.stack([np.asarray(one) for one in resized], axis=-1)
 
 
 def without_empty(given: dict[str, Any]) -> dict[str, Any] | None:

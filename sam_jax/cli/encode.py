@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,13 +19,21 @@ from sam_jax.cli.folder_index import (
 from sam_jax.cli.folder_run import (
     ReadImage,
     content_id,
-    images_of,
     raise_failures,
     reading_ahead,
     remove_leftovers,
     show_failures,
 )
 from sam_jax.cli.hosts import inputs_of_all, own_share
+from sam_jax.cli.image_options import (
+    ImageFile,
+    check_page,
+    images_of,
+    page_option,
+    read_with,
+    recursive_option,
+    scale_option,
+)
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -64,6 +72,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images at once; more is faster on an accelerator.",
 )
+@recursive_option
+@page_option
+@scale_option
 @dtype_option
 @distributed_options
 def encode(
@@ -72,30 +83,35 @@ def encode(
     checkpoint: str | None,
     resume: bool,
     batch_size: int,
+    recursive: bool,
+    page: int | None,
+    scale: Any,
     dtype: str,
     hosts: Hosts | None,
 ) -> None:
-    """Encodes IMAGE, or every image directly inside DIR, so that prompts on it are quick.
+    """Encodes IMAGE, or every image of DIR, so that prompts on it are quick.
 
     Use the files with `sam-jax segment IMAGE --embedding F` or `ImageEmbedding.load`. Images that
     cannot be read are listed, the others are done, and the exit status is 2. Of a folder,
     index_of_embeddings.json lists all.
     """
     check_folder(source, hosts)
-    images = images_of(source)
+    check_page(page, source)
+    images = images_of(source, recursive, output)
+    options = read_with(page, scale)
     path = find_checkpoint(checkpoint)
     check_output_folder(output)
     index = output / EMBEDDINGS_INDEX
     if source.is_dir():
         check_index(index)
-    task = ["encode", dtype, batch_size]
+    task: list[Any] = ["encode", dtype, batch_size, options]
     if hosts is not None:
         task += inputs_of_all(path, images)
     with own_share(output, hosts, task) as share:
         mine = share.of(images)
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
-        result = _encode_share(segmenter, mine, images, output, resume, batch_size, dtype)
+        result = _encode_share(segmenter, mine, images, output, resume, batch_size, dtype, options)
         if share.index == 0:
             remove_leftovers(output, [index.name])
         try:
@@ -115,31 +131,32 @@ def encode(
 
 def _encode_share(
     segmenter: "Segmenter",
-    mine: Sequence[Path],
-    images: Sequence[Path],
+    mine: Sequence[ImageFile],
+    images: Sequence[ImageFile],
     output: Path,
     resume: bool,
     batch_size: int,
     dtype: str,
+    options: Mapping[str, Any],
 ) -> FolderResult:
     """Encodes this process's images, `mine` of all, but those that are done."""
-    made_with = {"fingerprint": segmenter.fingerprint, "dtype": dtype}
+    made_with = {"fingerprint": segmenter.fingerprint, "dtype": dtype, **_as_text(options)}
     done = {image: _done_from(output, image, made_with) if resume else None for image in mine}
     left = [image for image, sha256 in done.items() if sha256 is None]
     others = set(images) - set(mine)
     remove_leftovers(
         output,
-        [_embedding_path(output, image).name for image in left],
-        [_embedding_path(output, image).name for image in others],
+        [_embedding_name(image) for image in left],
+        [_embedding_name(image) for image in others],
     )
     if left:
         _remove_outdated_index(output)
-    encoded, failures = _encode_all(segmenter, left, output, batch_size, dtype)
+    encoded, failures = _encode_all(segmenter, left, output, batch_size, dtype, options)
     made_from = {**{image: sha256 for image, sha256 in done.items() if sha256}, **encoded}
     return FolderResult(
         len(left),
         {
-            image.name: {"result": _embedding_path(output, image).name, "image_sha256": sha256}
+            image.name: {"result": _embedding_name(image), "image_sha256": sha256}
             for image, sha256 in made_from.items()
         },
         {image.name: str(error) for image, error in failures.items()},
@@ -155,18 +172,23 @@ def _remove_outdated_index(output: Path) -> None:
 
 
 def _encode_all(
-    segmenter: "Segmenter", images: Sequence[Path], output: Path, batch_size: int, dtype: str
-) -> tuple[dict[Path, str], dict[Path, InputError]]:
+    segmenter: "Segmenter",
+    images: Sequence[ImageFile],
+    output: Path,
+    batch_size: int,
+    dtype: str,
+    options: Mapping[str, Any],
+) -> tuple[dict[ImageFile, str], dict[ImageFile, InputError]]:
     """The SHA-256 of each image's file that is encoded, and why others cannot be."""
-    encoded: dict[Path, str] = {}
-    failures: dict[Path, InputError] = {}
+    encoded: dict[ImageFile, str] = {}
+    failures: dict[ImageFile, InputError] = {}
     with ProgressBar("encoding", "images", len(images)) as progress:
-        for batch in _batches(images, batch_size, failures):
+        for batch in _batches(images, batch_size, failures, options):
             embeddings = segmenter.encode([reading.pixels for _, reading in batch])
             assert isinstance(embeddings, list)
             for (image, reading), embedding in zip(batch, embeddings, strict=True):
-                about = {"image_sha256": reading.sha256, "dtype": dtype}
-                _save(embedding, _embedding_path(output, image), about)
+                about = {"image_sha256": reading.sha256, "dtype": dtype, **_as_text(options)}
+                _save(embedding, output / _embedding_name(image), about)
                 encoded[image] = reading.sha256
             progress.update(len(encoded) + len(failures))
     return encoded, failures
@@ -182,11 +204,14 @@ def _save(embedding: "ImageEmbedding", path: Path, about: Mapping[str, str]) -> 
 
 
 def _batches(
-    images: Sequence[Path], size: int, failures: dict[Path, InputError]
-) -> Iterator[list[tuple[Path, ReadImage]]]:
+    images: Sequence[ImageFile],
+    size: int,
+    failures: dict[ImageFile, InputError],
+    options: Mapping[str, Any],
+) -> Iterator[list[tuple[ImageFile, ReadImage]]]:
     """Images read, so many at a time; why others cannot be goes to `failures`."""
-    batch: list[tuple[Path, ReadImage]] = []
-    with reading_ahead(images) as readings:
+    batch: list[tuple[ImageFile, ReadImage]] = []
+    with reading_ahead(images, options) as readings:
         for image, reading in readings:
             if isinstance(reading, InputError):
                 failures[image] = reading
@@ -199,16 +224,20 @@ def _batches(
         yield batch
 
 
-def _embedding_path(output: Path, image: Path) -> Path:
+def _as_text(options: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in options.items()}
+
+
+def _embedding_name(image: ImageFile) -> str:
     """Named with the image's suffix: a.jpg and a.png may stand in one folder."""
-    return output / f"{image.name}.npz"
+    return f"{image.name}.npz"
 
 
-def _done_from(output: Path, image: Path, made_with: Mapping[str, str]) -> str | None:
+def _done_from(output: Path, image: ImageFile, made_with: Mapping[str, str]) -> str | None:
     """The SHA-256 of the image if the embedding of it by this model is there, undamaged."""
     from sam_jax.embeddings import load_with_about
 
-    path = _embedding_path(output, image)
+    path = output / _embedding_name(image)
     if not path.is_file():
         return None
     try:

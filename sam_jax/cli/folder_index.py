@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 from sam_jax.version import __version__
@@ -97,7 +98,7 @@ def is_index(path: Path) -> bool:
     return not beginning.strip(b"\0") or beginning == _BEGINNING
 
 
-def write_index(path: Path, images: Sequence[Path], result: FolderResult) -> None:
+def write_index(path: Path, images: Sequence[ImageFile], result: FolderResult) -> None:
     """Lists the images that are finished and those that failed; the same list is left as it is.
 
     Raises:

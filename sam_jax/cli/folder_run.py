@@ -5,15 +5,16 @@ import re
 import shutil
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import file_sha256, name_start, try_lock
 
@@ -36,17 +37,6 @@ class ReadImage:
 
 # Or why an image cannot be read.
 Reading = ReadImage | InputError
-
-
-def images_of(source: Path) -> list[Path]:
-    """The images directly inside a folder, sorted by name; or the one file that it is.
-
-    Raises:
-      InputError: the folder cannot be read, or holds no image.
-    """
-    from sam_jax.images import list_images
-
-    return list_images(source) if source.is_dir() else [source]
 
 
 def lock_file(folder: Path, part: int | None = None) -> Path:
@@ -140,8 +130,9 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def content_id(path: Path) -> str | None:
+def content_id(file: Path | ImageFile) -> str | None:
     """The SHA-256 of a file's content; None where there is no regular file that can be read."""
+    path = Path(file)
     try:
         # Opening a pipe would wait for ever.
         return file_sha256(path) if path.is_file() else None
@@ -149,58 +140,68 @@ def content_id(path: Path) -> str | None:
         return None
 
 
-def names_and_sizes(paths: Iterable[Path]) -> list[tuple[str, int | None]]:
+def names_and_sizes(files: Iterable[Path | ImageFile]) -> list[tuple[str, int | None]]:
     """The name of each file and its bytes; None where there is none, or it cannot be looked at."""
 
-    def size(path: Path) -> int | None:
+    def size(file: Path | ImageFile) -> int | None:
         try:
-            return path.stat().st_size
+            return Path(file).stat().st_size
         except OSError:
             return None
 
-    return [(path.name, size(path)) for path in paths]
+    return [(file.name, size(file)) for file in files]
 
 
 @contextmanager
-def reading_ahead(images: Sequence[Path]) -> Iterator[Iterator[tuple[Path, Reading]]]:
+def reading_ahead(
+    images: Sequence[ImageFile], options: Mapping[str, Any]
+) -> Iterator[Iterator[tuple[ImageFile, Reading]]]:
     """An iterator over each image with what was read of it, or with why it cannot be read.
 
     A thread reads the next images while the caller works; few of them are in memory at a time.
+
+    Args:
+      images: to read.
+      options: of `read_image`.
     """
     reader = ThreadPoolExecutor(1, thread_name_prefix="read-images")
     try:
-        yield _read_in_order(reader, images)
+        yield _read_in_order(reader, images, options)
     finally:
         # Not waited for: after an error or Ctrl-C nobody wants what is still being read.
         reader.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_in_order(
-    reader: ThreadPoolExecutor, images: Sequence[Path]
-) -> Iterator[tuple[Path, Reading]]:
-    waiting: deque[tuple[Path, Future]] = deque()
+    reader: ThreadPoolExecutor, images: Sequence[ImageFile], options: Mapping[str, Any]
+) -> Iterator[tuple[ImageFile, Reading]]:
+    waiting: deque[tuple[ImageFile, Future]] = deque()
     for image in images:
-        waiting.append((image, reader.submit(_read, image)))
+        waiting.append((image, reader.submit(_read, image, options)))
         if len(waiting) > _WAITING:
             yield _first(waiting)
     while waiting:
         yield _first(waiting)
 
 
-def _first(waiting: deque[tuple[Path, Future]]) -> tuple[Path, Reading]:
+def _first(waiting: deque[tuple[ImageFile, Future]]) -> tuple[ImageFile, Reading]:
     image, future = waiting.popleft()
     return image, future.result()
 
 
-def _read(image: Path) -> Reading:
+def _read(image: ImageFile, options: Mapping[str, Any]) -> Reading:
     try:
-        return read_with_id(image)
+        return read_with_id(image, options)
     except InputError as error:
         return error
 
 
-def read_with_id(image: Path) -> ReadImage:
+def read_with_id(image: ImageFile, options: Mapping[str, Any]) -> ReadImage:
     """An image's pixels and what identifies its file.
+
+    Args:
+      image: to read.
+      options: of `read_image`.
 
     Raises:
       InputError: it cannot be read.
@@ -209,7 +210,7 @@ def read_with_id(image: Path) -> ReadImage:
 
     # First, so that of a file that is replaced in between, a later run sees that it was.
     sha256 = content_id(image)
-    pixels = read_image(image)
+    pixels = read_image(image, **options)
     if sha256 is None:
         raise InputError(f"image {str(image)!r} appeared just now; run it again with --resume")
     return ReadImage(pixels, sha256)
@@ -220,12 +221,23 @@ def remove_leftovers(folder: Path, names: Iterable[str], others: Iterable[str] =
 
     They are named as `written_aside` names them; some are folders. What might be beside one of
     the `others`, which another process may be writing, stays.
+
+    Args:
+      folder: where they are.
+      names: of files in it or, with the way there, in folders inside it.
+      others: likewise.
     """
-    starts = {name_start(name) for name in names} - {name_start(name) for name in others}
+
+    def start(name: str) -> tuple[Path, str]:
+        path = folder / name
+        return path.parent, name_start(path.name)
+
+    starts = {start(name) for name in names} - {start(name) for name in others}
     hidden = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
-    for path in folder.iterdir() if folder.is_dir() else ():
+    places = {place for place, _ in starts}
+    for path in (path for place in places if place.is_dir() for path in place.iterdir()):
         match = hidden.fullmatch(path.name)
-        if match and match[1] in starts:
+        if match and (path.parent, match[1]) in starts:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

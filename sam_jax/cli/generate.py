@@ -16,7 +16,6 @@ from sam_jax.cli.folder_index import (
     write_index,
 )
 from sam_jax.cli.folder_run import (
-    images_of,
     names_and_sizes,
     raise_failures,
     read_with_id,
@@ -40,6 +39,15 @@ from sam_jax.cli.generation_options import (
 )
 from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
 from sam_jax.cli.hosts import Share, inputs_of_all, own_share
+from sam_jax.cli.image_options import (
+    ImageFile,
+    check_page,
+    images_of,
+    page_option,
+    read_with,
+    recursive_option,
+    scale_option,
+)
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -104,6 +112,9 @@ if TYPE_CHECKING:
     help="Use what `sam-jax encode` wrote there with the same checkpoint; images without an "
     "embedding are encoded.",
 )
+@recursive_option
+@page_option
+@scale_option
 @distributed_options
 @generation_options
 def generate(
@@ -118,10 +129,13 @@ def generate(
     overlay: bool | None,
     ids: bool,
     embeddings: Path | None,
+    recursive: bool,
+    page: int | None,
+    scale: Any,
     hosts: Hosts | None,
     **knobs: Any,
 ) -> None:
-    """Finds everything in IMAGE, or in every image directly inside DIR.
+    """Finds everything in IMAGE, or in every image of DIR.
 
     An image's JSON file is written last and says that the image is finished; with --resume a run
     that was stopped goes on where it was. Images that cannot be read are listed, the others are
@@ -134,7 +148,9 @@ def generate(
     distance = checked_simplify(simplify, formats)
     _check_combination(options, ids and OVERLAY not in endings, embeddings)
     check_folder(source, hosts)
-    images = images_of(source)
+    check_page(page, source)
+    images = images_of(source, recursive, output)
+    reading_options = read_with(page, scale)
     exports = [kind for kind in EXPORTS if kind in formats]
     of_all = [EXPORTS[kind] for kind in exports] + ([MASKS_INDEX] if source.is_dir() else [])
     check_names(images, output, of_all)
@@ -142,7 +158,7 @@ def generate(
     options = chosen_options(preset, knobs, path)
     _check_output(output, source, bool(endings))
     given = {k: str(v) for k, v in vars(options).items()}
-    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given]
+    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given, reading_options]
     if hosts is not None:
         task += [*inputs_of_all(path, images), embeddings and _sizes_there(embeddings, images)]
     written: list[Path] = []
@@ -154,14 +170,19 @@ def generate(
         earlier = {image: earlier_result(output, image, resume, endings) for image in mine}
         _remove_leftovers(output, mine, images, share.index == 0)
         # A single image is read first: it takes less time than loading the model.
-        single = None if source.is_dir() else iter([(source, read_with_id(source))])
+        single = None
+        if not source.is_dir():
+            single = iter([(images[0], read_with_id(images[0], reading_options))])
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
         described = _described(segmenter, checkpoint or path.name, dtype)
-        run = GenerationRun(segmenter, described, options, output, endings, embeddings, earlier)
+        run = GenerationRun(
+            segmenter, described, options, output, endings, embeddings, earlier, reading_options
+        )
         left = run.unfinished() if resume else mine
         try:
-            with nullcontext(single) if single else reading_ahead(left) as reading:
+            ahead = nullcontext(single) if single else reading_ahead(left, reading_options)
+            with ahead as reading:
                 run.do(reading if left else (), len(left))
             result = run.result(len(left))
             parts = share.hand_in(vars(result))
@@ -172,7 +193,7 @@ def generate(
         except InputError:
             show_failures(run.failures.values())
             raise
-    done = [*run.pictures(source), f"{source.stem}.json"]
+    done = [*run.pictures(images[0]), f"{images[0].stem}.json"]
     _print_result(result, share, source, done, written, embeddings is not None)
     raise_failures(result.failures(), result.total, "done")
 
@@ -197,7 +218,7 @@ def _check_combination(
         )
 
 
-def _sizes_there(embeddings: Path, images: Sequence[Path]) -> list[tuple[str, int | None]]:
+def _sizes_there(embeddings: Path, images: Sequence[ImageFile]) -> list[tuple[str, int | None]]:
     return names_and_sizes(embeddings / f"{image.name}.npz" for image in images)
 
 
@@ -211,7 +232,7 @@ def _check_output(output: Path, source: Path, pictures: bool) -> None:
 
 
 def _remove_leftovers(
-    output: Path, mine: Sequence[Path], images: Sequence[Path], first: bool
+    output: Path, mine: Sequence[ImageFile], images: Sequence[ImageFile], first: bool
 ) -> None:
     others = set(images) - set(mine)
     names = [f"{image.stem}.json" for image in mine]
@@ -228,7 +249,7 @@ def _write_of_all(
     output: Path,
     kinds: Sequence[str],
     index: Path | None,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     result: FolderResult,
     simplify: float,
 ) -> list[Path]:

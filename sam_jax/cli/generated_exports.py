@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
 
@@ -58,7 +59,7 @@ def remove_exports(output: Path) -> None:
                 # The folder stays ours: people put their images there.
                 shutil.rmtree(path / "labels", ignore_errors=True)
             elif kind == "labelme":
-                for file in path.glob("*.json"):
+                for file in path.rglob("*.json"):
                     file.unlink()
             else:
                 path.unlink()
@@ -77,7 +78,7 @@ def _is_ours(path: Path, kind: str) -> bool:
         return is_yolo_folder(path)
     if kind == "labelme":
         return path.lstat() is not None and all(
-            _begins(file, b'{"sam_jax":') for file in path.iterdir()
+            file.is_dir() or _begins(file, b'{"sam_jax":') for file in path.rglob("*")
         )
     if kind == "label-studio":
         from sam_jax.formats.label_studio import LABEL_STUDIO_BEGINNING
@@ -96,7 +97,7 @@ def _begins(path: Path, beginning: bytes) -> bool:
     return not found.strip(b"\0") or found == beginning
 
 
-def write_export(output: Path, kind: str, images: Sequence[Path], simplify: float) -> Path:
+def write_export(output: Path, kind: str, images: Sequence[ImageFile], simplify: float) -> Path:
     """The masks of all finished images in one format; one image is in memory at a time.
 
     Raises:
@@ -112,7 +113,7 @@ def write_export(output: Path, kind: str, images: Sequence[Path], simplify: floa
 def _write(
     path: Path,
     kind: str,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     results: Iterable["Sa1bImage"],
     simplify: float,
 ) -> None:
@@ -126,8 +127,10 @@ def _write(
         write_yolo(path, results, simplify=simplify)
     elif kind == "labelme":
         for image, result in zip(images, results, strict=True):
-            seen_from_there = os.path.relpath(image, path)
-            write_labelme(path / f"{image.stem}.json", result, image_path=seen_from_there)
+            file = path / f"{image.stem}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            seen_from_there = os.path.relpath(image, file.parent)
+            write_labelme(file, result, image_path=seen_from_there)
     elif kind == "label-studio":
         write_label_studio(path, results)
     elif kind == "cvat":
@@ -138,7 +141,7 @@ def _write(
 
 
 def _results(
-    output: Path, images: Sequence[Path], tell: Callable[[int], None]
+    output: Path, images: Sequence[ImageFile], tell: Callable[[int], None]
 ) -> Iterator["Sa1bImage"]:
     from sam_jax.formats.sa1b import read_sa1b
 

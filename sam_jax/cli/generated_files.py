@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_jax.cli.folder_index import MASKS_INDEX, is_index
 from sam_jax.cli.generated_exports import remove_exports
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import part_name
 
@@ -75,7 +76,7 @@ def settings_text(fingerprint: str, dtype: str, options: Mapping[str, Any]) -> s
     return sys.intern(json.dumps(settings, sort_keys=True))
 
 
-def check_names(images: Sequence[Path], output: Path, instances: Sequence[str]) -> None:
+def check_names(images: Sequence[ImageFile], output: Path, instances: Sequence[str]) -> None:
     """Refuses images whose files would take each other's names.
 
     Raises:
@@ -97,7 +98,7 @@ def check_names(images: Sequence[Path], output: Path, instances: Sequence[str]) 
 
 
 def earlier_result(
-    output: Path, image: Path, resume: bool, endings: Iterable[str]
+    output: Path, image: ImageFile, resume: bool, endings: Iterable[str]
 ) -> EarlierResult:
     """What there is of an image.
 
@@ -151,7 +152,7 @@ def _earlier_record(path: Path, resume: bool) -> dict[str, Any]:
     return record
 
 
-def _earlier_pictures(output: Path, image: Path, listed: Mapping[str, Any]) -> dict[str, str]:
+def _earlier_pictures(output: Path, image: ImageFile, listed: Mapping[str, Any]) -> dict[str, str]:
     """The image's pictures that are there, marked as ours or listed in its JSON file."""
     pictures = {}
     # The names are what they would be: nothing else is ever replaced or removed.
@@ -215,7 +216,7 @@ def _with_png_text(content: bytes, text: str) -> bytes:
 
 def write_image(
     output: Path,
-    image: Path,
+    image: ImageFile,
     pixels: "np.ndarray",
     records: Sequence[dict[str, Any]],
     entry: Mapping[str, Any],
@@ -247,9 +248,9 @@ def write_image(
 
     with _appearing_in_turn(output, name, remove_outdated) as aside:
         for picture, content in contents.items():
-            (aside / picture).write_bytes(content)
+            (aside / Path(picture).name).write_bytes(content)
         write_sa1b(
-            aside / name,
+            aside / Path(name).name,
             records,
             file_name=image.name,
             size_hw=pixels.shape[:2],
@@ -281,18 +282,23 @@ def _remove_outdated(
 def _appearing_in_turn(
     folder: Path, last: str, remove_outdated: Callable[[], None]
 ) -> Iterator[Path]:
-    """A folder to fill; its files move into `folder` when the block ends, `last` after the others.
+    """A folder to fill; its files move to where `last` lies when the block ends, `last` at the end.
 
-    What is outdated then is removed before.
+    Files of `folder` that are outdated then are removed before.
     """
     # Named for its file, so that a later run knows what one that was killed has left.
-    aside = folder / part_name(last)
+    place, name = (folder / last).parent, Path(last).name
+    aside = place / part_name(name)
     aside.mkdir(parents=True)
     try:
         yield aside
         remove_outdated()
-        others = [file.name for file in aside.iterdir() if file.name != last]
-        for name in (*others, last):
-            os.replace(aside / name, folder / name)
+        others = [file.name for file in aside.iterdir() if file.name != name]
+        for new in (*others, name):
+            os.replace(aside / new, place / new)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        while place != folder:  # folders that stay empty
+            with suppress(OSError):
+                place.rmdir()
+            place = place.parent

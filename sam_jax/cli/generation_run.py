@@ -12,6 +12,7 @@ import click
 from sam_jax.cli.folder_index import FolderResult
 from sam_jax.cli.folder_run import ReadImage, Reading, content_id
 from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.cli.loading import load_embedding
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
@@ -36,6 +37,7 @@ class GenerationRun:
       endings: of the names of the pictures to draw, and what they show.
       embeddings: the folder of saved embeddings, if there is one.
       earlier: what there is of each image.
+      read_with: how images are read, where it is not the default.
       failures: the images that could not be done, and why.
       report: how many candidates there were, how many of them each filter dropped, and how many
         embeddings were used.
@@ -48,10 +50,11 @@ class GenerationRun:
     output: Path
     endings: Mapping[str, str]
     embeddings: Path | None
-    earlier: Mapping[Path, EarlierResult]
-    failures: dict[Path, InputError] = field(default_factory=dict)
+    earlier: Mapping[ImageFile, EarlierResult]
+    read_with: Mapping[str, Any] = field(default_factory=dict)
+    failures: dict[ImageFile, InputError] = field(default_factory=dict)
     report: Counter[str] = field(default_factory=Counter)
-    index: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    index: dict[ImageFile, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Grids of points cannot be typed.
@@ -60,7 +63,7 @@ class GenerationRun:
             self.checkpoint["fingerprint"], self.checkpoint["dtype"], self._options
         )
 
-    def unfinished(self) -> list[Path]:
+    def unfinished(self) -> list[ImageFile]:
         """The images that are to be done; takes as long as reading the files of the others."""
         left = []
         with ProgressBar("checking", "images", len(self.earlier)) as progress:
@@ -69,17 +72,17 @@ class GenerationRun:
                 progress.update(number)
         return left
 
-    def _is_finished(self, image: Path) -> bool:
+    def _is_finished(self, image: ImageFile) -> bool:
         """Whether everything asked for is there, made of this file with this model and options."""
         earlier = self.earlier[image]
         return (
             earlier.settings == self._settings
             and earlier.has_pictures(self.pictures(image))
             # Last, as it reads the file.
-            and earlier.made_from == _made_from(content_id(image), self._embedding(image))
+            and earlier.made_from == self._made_from(content_id(image), self._embedding(image))
         )
 
-    def do(self, images: Iterable[tuple[Path, Reading]], count: int) -> None:
+    def do(self, images: Iterable[tuple[ImageFile, Reading]], count: int) -> None:
         """Does images as they are read; those that cannot be done go to `failures`.
 
         Args:
@@ -128,23 +131,23 @@ class GenerationRun:
             dict(self.report),
         )
 
-    def _index_entry(self, image: Path) -> dict[str, Any]:
+    def _index_entry(self, image: ImageFile) -> dict[str, Any]:
         if image in self.index:
             return self.index[image]
         earlier = self.earlier[image]
         return _index_entry(image, earlier.masks, earlier.made_from)
 
-    def pictures(self, image: Path) -> dict[str, str]:
+    def pictures(self, image: ImageFile) -> dict[str, str]:
         """Names of the pictures to draw of an image, and what each shows."""
         return {image.stem + ending: shows for ending, shows in self.endings.items()}
 
-    def _do_one(self, image: Path, reading: Reading) -> None:
+    def _do_one(self, image: ImageFile, reading: Reading) -> None:
         if isinstance(reading, InputError):
             raise reading
         earlier, pictures = self.earlier[image], self.pictures(image)
         # Asked for once: `sam-jax encode` may be at work there.
         embedding = self._embedding(image)
-        made_from = _made_from(reading.sha256, embedding)
+        made_from = self._made_from(reading.sha256, embedding)
         known = self._known_masks(image, made_from)
         records, report = known or self._generate(image, reading, embedding)
         kept = {name: shows for name, shows in earlier.pictures.items() if shows and known}
@@ -160,12 +163,19 @@ class GenerationRun:
         write_image(self.output, image, reading.pixels, records, entry, pictures, replaced)
         self.index[image] = _index_entry(image, len(records), made_from)
 
-    def _embedding(self, image: Path) -> Path | None:
+    def _made_from(self, image_sha256: str | None, embedding: Path | None) -> dict[str, Any]:
+        """What identifies the files that an image's masks are made from, and how it was read."""
+        # An embedding that cannot be read is not none.
+        embedding_sha256 = None if embedding is None else content_id(embedding) or "unreadable"
+        made_from = {"image_sha256": image_sha256, "embedding_sha256": embedding_sha256}
+        return {**made_from, **self.read_with}
+
+    def _embedding(self, image: ImageFile) -> Path | None:
         path = self.embeddings and self.embeddings / f"{image.name}.npz"
         return path if path is not None and path.exists() else None
 
     def _known_masks(
-        self, image: Path, made_from: Mapping[str, str | None]
+        self, image: ImageFile, made_from: Mapping[str, Any]
     ) -> tuple[Sequence[dict[str, Any]], Any] | None:
         """Masks and report of an image that lacks only pictures."""
         earlier = self.earlier[image]
@@ -182,10 +192,12 @@ class GenerationRun:
         return [{k: v for k, v in each.items() if k != "id"} for each in result.records], report
 
     def _generate(
-        self, image: Path, reading: ReadImage, embedding: Path | None
+        self, image: ImageFile, reading: ReadImage, embedding: Path | None
     ) -> tuple[Sequence[dict[str, Any]], dict[str, int]]:
         pixels, sha256 = reading.pixels, reading.sha256
-        source = load_embedding(embedding, pixels.shape[:2], sha256) if embedding else pixels
+        source: Any = pixels
+        if embedding:
+            source = load_embedding(embedding, pixels.shape[:2], sha256, self.read_with)
         try:
             masks = self.segmenter.generate_masks(source, **vars(self.options))
         except InputError as error:
@@ -197,15 +209,8 @@ class GenerationRun:
         return records, masks.report
 
 
-def _made_from(image_sha256: str | None, embedding: Path | None) -> dict[str, str | None]:
-    """What identifies the files that an image's masks are made from."""
-    # An embedding that cannot be read is not none.
-    embedding_sha256 = None if embedding is None else content_id(embedding) or "unreadable"
-    return {"image_sha256": image_sha256, "embedding_sha256": embedding_sha256}
-
-
 def _index_entry(
-    image: Path, masks: int, made_from: Mapping[str, str | None]
+    image: ImageFile, masks: int, made_from: Mapping[str, Any]
 ) -> dict[str, str | int | None]:
     sha256 = made_from["image_sha256"]
     return {"result": f"{image.stem}.json", "masks": masks, "image_sha256": sha256}

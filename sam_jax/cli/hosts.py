@@ -28,6 +28,7 @@ from sam_jax.cli.folder_run import (
     own_folder,
     remove_leftovers,
 )
+from sam_jax.cli.image_options import ImageFile
 from sam_jax.cli.meeting import leave, meet
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
@@ -59,7 +60,7 @@ class Share:
         """Whose results a line tells of: process 0 speaks for all."""
         return f"{self.folder}" + (f": process {self.index} of {self.count}" if self.index else "")
 
-    def of(self, images: Sequence[Path]) -> list[Path]:
+    def of(self, images: Sequence[ImageFile]) -> list[ImageFile]:
         """This process's images: each is one process's, and always the same one's.
 
         Every so-manyth, so that what an earlier run has left to do is everyone's.
@@ -129,7 +130,7 @@ class Share:
         return now - last_seen[number][1] < _SILENCE_SECONDS
 
 
-def inputs_of_all(checkpoint: Path, images: Sequence[Path]) -> list[Any]:
+def inputs_of_all(checkpoint: Path, images: Sequence[ImageFile]) -> list[Any]:
     """What tells a checkpoint and images from others, for `own_share`; reads none of them whole.
 
     Raises:

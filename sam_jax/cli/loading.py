@@ -1,7 +1,8 @@
 """What the commands load: a Segmenter by name or path, an embedding of an image."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,7 +57,10 @@ def load_segmenter(path: Path, dtype: str) -> "Segmenter":
 
 
 def load_embedding(
-    path: Path, size_hw: tuple[int, int], image_sha256: str | None = None
+    path: Path,
+    size_hw: tuple[int, int],
+    image_sha256: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "ImageEmbedding":
     """A saved embedding of an image of this size.
 
@@ -64,6 +68,7 @@ def load_embedding(
       path: of the embedding.
       size_hw: height and width of the image.
       image_sha256: of the image's file, to be held against what `sam-jax encode` noted.
+      options: --page and --scale as they are given, to be held against the same.
 
     Raises:
       InputError: the file is no embedding, or of another image.
@@ -81,4 +86,10 @@ def load_embedding(
             f"{path} is the embedding of another image than the one of that name now; encode it "
             "again"
         )
+    for name, default in (("page", "0"), ("scale", "None")):
+        wanted, found = str((options or {}).get(name, default)), about.get(name, default)
+        if options is not None and wanted != found:
+            raise InputError(
+                f"{path} was encoded with --{name} {found}, not {wanted}; encode it again"
+            )
     return embedding

@@ -35,6 +35,25 @@ class NumbersType(click.ParamType):
         return numbers
 
 
+class LabelType(click.ParamType):
+    """Which value of a mask picture is inside, as `formats.mask_pictures.read_mask` takes it."""
+
+    name = "label"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, ...] | str:
+        """A number, three of them, or "alpha"."""
+        if not isinstance(value, str) or value == "alpha":
+            return value
+        parts = value.split(",")
+        if len(parts) in (1, 3) and all(part.isascii() and part.isdigit() for part in parts):
+            numbers = tuple(int(part) for part in parts)
+            return numbers[0] if len(numbers) == 1 else numbers
+        self.fail(f"{value!r} is not N, R,G,B or alpha, for example 2 or 255,0,0", param, ctx)
+
+
+LABEL = LabelType()
 POINT = NumbersType("X,Y or X,Y,LABEL", "500,375 or 500,375,0", (2, 3))
 BOX = NumbersType("X0,Y0,X1,Y1", "75,275,1725,850", (4,))
 
@@ -66,14 +85,17 @@ def prompt_arrays(
     }
 
 
-def read_mask_input(path: Path, size_hw: tuple[int, int], config: Any) -> "np.ndarray":
+def read_mask_input(
+    path: Path, size_hw: tuple[int, int], config: Any, label: Any = None
+) -> "np.ndarray":
     """A mask prompt from a file: logits of an earlier result, or a picture of a mask.
 
     Args:
-      path: a .npy file of [s, s] logits (axes of length 1 before them are dropped), or an image
-        file of the image's size, where what is brighter than mid-grey is inside.
+      path: a .npy file of [s, s] logits (axes of length 1 before them are dropped), or a picture
+        of the image's size, as `formats.mask_pictures.read_mask` reads it.
       size_hw: the image's height and width.
       config: the model's configuration.
+      label: which value of a picture is inside.
 
     Returns:
       Logits [1, s, s].
@@ -84,16 +106,18 @@ def read_mask_input(path: Path, size_hw: tuple[int, int], config: Any) -> "np.nd
     import numpy as np
 
     if path.suffix.lower() != ".npy":
-        from sam_jax.images import read_image
+        from sam_jax.formats.mask_pictures import read_mask
         from sam_jax.preprocess import mask_to_logits
 
-        mask = read_image(path).sum(axis=-1, dtype=np.uint16) > 3 * 127
+        mask = read_mask(path, label)
         if mask.shape != size_hw:
             raise InputError(
                 f"the mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, but the image is "
                 f"{size_hw[1]}x{size_hw[0]}; they must be of one size"
             )
         return mask_to_logits(mask, config)[None]
+    if label is not None:
+        raise InputError(f"--label is for pictures, and {path} holds logits; leave it out")
     try:
         # Mapped, not read: a damaged header may claim any size, and is held against the file's.
         array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sam_jax.cli.generation_options import EXPORT_NAMES, checked_simplify
+from sam_jax.cli.image_options import page_option, read_with, scale_option
 from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
@@ -17,7 +18,7 @@ from sam_jax.cli.loading import (
 )
 from sam_jax.cli.option_order import InOrder
 from sam_jax.cli.output_files import FILE, check_output_folder
-from sam_jax.cli.prompt_values import BOX, POINT, read_mask_input
+from sam_jax.cli.prompt_values import BOX, LABEL, POINT, read_mask_input
 from sam_jax.cli.segment_prompts import ObjectPrompt, object_prompts, predict_objects
 from sam_jax.errors import InputError
 
@@ -57,6 +58,17 @@ from sam_jax.errors import InputError
     metavar="F",
     help="A rough mask: logits that --save-logits wrote (.npy), or a picture of the image's size.",
 )
+@click.option(
+    "--label",
+    "mask_labels",
+    type=LABEL,
+    multiple=True,
+    metavar="N|R,G,B|alpha",
+    help="Which value of the --mask-input picture before it is the object, where it has several: a "
+    "palette's index or gray value, a color, or what is opaque.",
+)
+@page_option
+@scale_option
 @click.option(
     "--multimask/--single-mask",
     default=None,
@@ -121,6 +133,9 @@ def segment(
     points: tuple[tuple[float, ...], ...],
     boxes: tuple[tuple[float, ...], ...],
     mask_inputs: tuple[Path, ...],
+    mask_labels: tuple[Any, ...],
+    page: int | None,
+    scale: Any,
     multimask: bool | None,
     clean: bool | None,
     clean_area: int | None,
@@ -140,7 +155,7 @@ def segment(
 
         sam-jax segment photo.jpg --object cup --point 310,220 --object spoon --box 20,30,90,200
     """
-    prompts = object_prompts(ctx, objects, points, boxes, mask_inputs)
+    prompts = object_prompts(ctx, objects, points, boxes, mask_inputs, mask_labels)
     distance = checked_simplify(simplify, formats)
     if clean is False and clean_area is not None:
         raise InputError("--clean-area is for --clean; leave out --no-clean")
@@ -150,15 +165,21 @@ def segment(
     from sam_jax.images import read_image
 
     check_not_foreign(output / f"{image.stem}.json")
-    pixels = read_image(image)
+    pixels = read_image(image, page=page, scale=scale)
     size_hw = pixels.shape[:2]
     _check_points_and_boxes(prompts, size_hw)
     segmenter = load_segmenter(path, dtype)
     masks = [
-        None if one.mask is None else read_mask_input(one.mask, size_hw, segmenter.config)
+        None
+        if one.mask is None
+        else read_mask_input(one.mask, size_hw, segmenter.config, one.mask_label)
         for one in prompts
     ]
-    embedded: Any = load_embedding(embedding, size_hw) if embedding else segmenter.encode(pixels)
+    reading = read_with(page, scale)
+    if embedding is not None:
+        embedded: Any = load_embedding(embedding, size_hw, options=reading)
+    else:
+        embedded = segmenter.encode(pixels)
     if clean is None and clean_area is None:
         clean = _cleans_by_default(segmenter.config.name)
     area = bool(clean) if clean_area is None else clean_area
@@ -180,7 +201,7 @@ def segment(
         logits=save_logits,
         formats=formats,
         simplify=distance,
-        about={"image": _image_record(image, size_hw), "checkpoint": described},
+        about={"image": _image_record(image, size_hw) | reading, "checkpoint": described},
     )
     for line in _written(output, image.stem, record):
         click.echo(line)

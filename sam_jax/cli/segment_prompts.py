@@ -30,12 +30,14 @@ class ObjectPrompt:
       points: x, y and, where it was given, the label.
       boxes: of the object; without a name, each is an object of its own.
       mask: a file.
+      mask_label: which value of it is the object, where it is a picture of several.
     """
 
     name: str | None
     points: list[tuple[float, ...]] = field(default_factory=list)
     boxes: list[tuple[float, ...]] = field(default_factory=list)
     mask: Path | None = None
+    mask_label: Any = None
 
     def arrays(self) -> dict[str, Any]:
         """See `prompt_arrays`."""
@@ -68,12 +70,13 @@ def object_prompts(
     points: tuple[tuple[float, ...], ...],
     boxes: tuple[tuple[float, ...], ...],
     masks: tuple[Path, ...],
+    mask_labels: tuple[Any, ...] = (),
 ) -> list[ObjectPrompt]:
     """Each prompt with its object: the last --object before it.
 
     Raises:
-      InputError: there is none; an object has no prompt, two boxes or two masks; or a name cannot
-        be one.
+      InputError: there is none; an object has no prompt, two boxes or two masks; a name cannot be
+        one; or a label has no mask before it.
     """
     given: dict[str, Iterator[Any]] = {
         "objects": iter(objects),
@@ -81,14 +84,23 @@ def object_prompts(
         "boxes": iter(boxes),
         "mask_inputs": iter(masks),
     }
+    labels = iter(mask_labels)
+    last_mask: ObjectPrompt | None = None
     found: dict[str | None, ObjectPrompt] = {}
     current = _FIRST if objects else None
     for option in options_in_order(ctx):
         if option == "objects":
             current = next(given["objects"])
+        elif option == "mask_labels":
+            if last_mask is None or last_mask.mask_label is not None:
+                raise InputError(
+                    "--label is for the --mask-input before it; give one after each --mask-input"
+                )
+            last_mask.mask_label = next(labels)
         elif option in given:
             prompt = found.setdefault(current, ObjectPrompt(current))
             _add(prompt, option, next(given[option]))
+            last_mask = prompt if option == "mask_inputs" else last_mask
     for name in objects:
         if name not in found:
             raise InputError(

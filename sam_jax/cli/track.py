@@ -8,6 +8,7 @@ import click
 from sam_jax.cli.loading import dtype_option
 from sam_jax.cli.option_order import InOrder
 from sam_jax.cli.output_files import FILE, check_output_folder
+from sam_jax.cli.prompt_values import LABEL
 from sam_jax.cli.track_prompts import BOX, MASK, MAX_OBJECT, POINT, frame_prompts
 from sam_jax.errors import CheckpointError
 
@@ -44,7 +45,16 @@ from sam_jax.errors import CheckpointError
     type=MASK,
     multiple=True,
     metavar="F:FILE",
-    help="The object's mask in frame F: a picture of the frame's size, white inside.",
+    help="The object's mask in frame F: a picture of the frame's size.",
+)
+@click.option(
+    "--label",
+    "mask_labels",
+    type=LABEL,
+    multiple=True,
+    metavar="N|R,G,B|alpha",
+    help="Which value of the picture of the --mask before it is the object, where it has several: "
+    "a palette's index or gray value, a color, or what is opaque.",
 )
 @click.option(
     "--checkpoint",
@@ -89,6 +99,7 @@ def track(
     points: tuple[tuple[int, Any], ...],
     boxes: tuple[tuple[int, Any], ...],
     masks: tuple[tuple[int, Any], ...],
+    mask_labels: tuple[Any, ...],
     checkpoint: str | None,
     output: Path,
     form: str,
@@ -109,7 +120,7 @@ def track(
     cut short is an error, after the masks of what is there are written.
     """
     path = _video_model(checkpoint)
-    prompts = frame_prompts(ctx, objects, points, boxes, masks)
+    prompts = frame_prompts(ctx, objects, points, boxes, masks, mask_labels)
     check_output_folder(output)
     from sam_jax.cli.track_run import TrackRun
 

@@ -55,6 +55,7 @@ class FramePrompt:
     labels: list[int] = field(default_factory=list)
     box: tuple[float, ...] | None = None
     mask: Path | None = None
+    mask_label: Any = None
 
 
 def frame_prompts(
@@ -63,6 +64,7 @@ def frame_prompts(
     points: tuple[tuple[int, Any], ...],
     boxes: tuple[tuple[int, Any], ...],
     masks: tuple[tuple[int, Any], ...],
+    mask_labels: tuple[Any, ...] = (),
 ) -> list[FramePrompt]:
     """Each prompt with its object: the last --object before it, else 1.
 
@@ -76,15 +78,22 @@ def frame_prompts(
         "boxes": iter(boxes),
         "masks": iter(masks),
     }
+    labels = iter(mask_labels)
+    last_mask: FramePrompt | None = None
     found: dict[tuple[int, int], FramePrompt] = {}
     current = 1
     for name in options_in_order(ctx):
         if name == "objects":
             current = next(given["objects"])
+        elif name == "mask_labels":
+            if last_mask is None or last_mask.mask_label is not None:
+                raise InputError("--label is for the --mask before it; give one after each --mask")
+            last_mask.mask_label = next(labels)
         elif name in given:
             index, value = next(given[name])
             prompt = found.setdefault((index, current), FramePrompt(current, index))
             _add(prompt, name, value)
+            last_mask = prompt if name == "masks" else last_mask
     if not found:
         raise InputError(
             "no prompt is given: add --point F:X,Y, --box F:X0,Y0,X1,Y1 or --mask F:FILE, "

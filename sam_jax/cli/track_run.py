@@ -24,8 +24,8 @@ from sam_jax.cli.track_output import (
 )
 from sam_jax.cli.track_prompts import FramePrompt
 from sam_jax.errors import InputError
+from sam_jax.formats.mask_pictures import read_mask
 from sam_jax.formats.overlay import draw_overlay
-from sam_jax.images import read_image
 from sam_jax.stopping import stop_requests
 from sam_jax.version import __version__
 from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
@@ -244,7 +244,5 @@ def _check_frames(prompts: list[FramePrompt], length: int, video: Path) -> None:
 
 
 def _read_mask(prompt: FramePrompt) -> np.ndarray:
-    mask = read_image(prompt.mask).sum(axis=-1, dtype=np.uint16) > 3 * 127
-    if not mask.any():
-        raise InputError(f"{prompt.mask} shows no object: what is brighter than half is a mask")
-    return mask
+    assert prompt.mask is not None
+    return read_mask(prompt.mask, prompt.mask_label)

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float
@@ -47,16 +47,19 @@ def write_yolo(
       labels: names of the first classes in their order; others follow as they come.
 
     Raises:
-      InputError: a record is wrong; two images have one stem; or the folder holds something else.
+      InputError: a record is wrong; two images differ in their suffix alone; or the folder holds
+        something else.
       OSError: it cannot be written; what was there before is left.
     """
     classes = {checked_label(label): number for number, label in enumerate(labels)}
     with _replaced(Path(folder)) as aside:
         (aside / "labels").mkdir()
         for image in images:
-            path = aside / "labels" / f"{Path(image.file_name).stem}.txt"
+            name = PurePosixPath("labels", _below(image.file_name)).with_suffix(".txt")
+            path = aside / name
             if path.exists():
-                raise InputError(f"two images would be written to labels/{path.name}; rename one")
+                raise InputError(f"two images would be written to {name}; rename one")
+            path.parent.mkdir(parents=True, exist_ok=True)
             lines = []
             for each in labelled_masks(image):
                 number = classes.setdefault(each.label, len(classes))
@@ -70,6 +73,13 @@ def write_yolo(
             f"{_MARK}: put the images into images/.\npath: .\ntrain: images\nval: images\n"
             f"names:{' {}' if not names else ''}\n{names}"
         )
+
+
+def _below(file_name: str) -> PurePosixPath:
+    """A file name with its subfolders, which YOLO looks for in `images/` and `labels/` alike."""
+    path = PurePosixPath(file_name)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return path if inside else PurePosixPath(path.name)
 
 
 def is_yolo_folder(folder: Path) -> bool:

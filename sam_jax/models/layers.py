@@ -6,12 +6,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+from sam_jax.errors import InputError
 
 # PyTorch's names for two constants of LayerNorm: the encoder and every convolutional norm use the
 # first, the mask decoder's transformer keeps PyTorch's default.
 EPSILON = 1e-6
 TRANSFORMER_EPSILON = 1e-5
+
+
+def check_images(images: Shaped[Array, "..."]) -> None:
+    """Refuses what cannot be an encoder's input: pixels as files have them.
+
+    Raises:
+      InputError: the type is no floating-point one, which is known under `jit` too.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"images are {images.dtype}, but an encoder takes normalized floats; make them with "
+            "sam_jax.prepare_image, or for a batch under jit sam_jax.prepare_images"
+        )
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

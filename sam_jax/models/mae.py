@@ -10,11 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sam_jax.configs import MaeConfig
 from sam_jax.models.image_encoder import PatchEmbed
-from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, materialize
+from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, check_images, materialize
 from sam_jax.ops.attention import prompt_attention
 
 _KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -210,14 +210,20 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = MaeDecoder(self.config, self.dtype, self.remat)
 
     def __call__(
-        self, images: Float[Array, "batch height width 3"], noise: Float[Array, "batch patches"]
+        self, images: Shaped[Array, "batch height width 3"], noise: Float[Array, "batch patches"]
     ) -> tuple[Float[Array, "batch patches pixels"], Bool[Array, "batch patches"]]:
         """Predicted pixels of all patches, and which of them the encoder was not shown.
 
         Args:
-          images: normalised; height and width are multiples of the patch size.
+          images: RGB, normalized: (value - `config.pixel_mean`) / `config.pixel_std` of values from
+            0 to 255; neither bytes nor floats from 0 to 1. Height and width are multiples of the
+            patch size.
           noise: uniform; of each image, the patches with the lowest are visible.
+
+        Raises:
+          InputError: images are integers or booleans.
         """
+        check_images(images)
         config = self.config
         patch = config.patch_size
         grid_hw = images.shape[1] // patch, images.shape[2] // patch

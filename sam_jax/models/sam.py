@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from sam_jax.configs import HybridEncoderConfig, SamConfig
 from sam_jax.models.hybrid_encoder import HybridEncoder
 from sam_jax.models.image_encoder import ImageEncoder
+from sam_jax.models.layers import check_images
 from sam_jax.models.mask_decoder import MaskDecoder
 from sam_jax.models.prompt_encoder import PromptEncoder
 from sam_jax.types import Params, Prompts
@@ -60,24 +61,31 @@ class Sam(nn.Module):
         self.mask_decoder = MaskDecoder(config, self.dtype, self.decoder_dropout)
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], prompts: Prompts, multimask: bool = True
+        self, images: Shaped[Array, "B H W 3"], prompts: Prompts, multimask: bool = True
     ) -> tuple[Float[Array, "B P M h w"], Float[Array, "B P M"]]:
         """Encodes images and decodes prompts; see `encode_image` and `decode`."""
         return self.decode(self.encode_image(images), prompts, multimask)
 
     def encode_image(
-        self, images: Float[Array, "B H W 3"], draws: Float[Array, "B depth 2"] | None = None
+        self, images: Shaped[Array, "B H W 3"], draws: Float[Array, "B depth 2"] | None = None
     ) -> Float[Array, "B h w C"]:
         """Image embeddings at 1/16 of the resolution; a hybrid encoder's at 1/8, details included.
 
         Args:
-          images: normalised and padded (`preprocess.prepare_image`); height and width are any
-            multiples of the patch size. Position tables are resized to them.
+          images: RGB, normalized: (value - `config.pixel_mean`) / `config.pixel_std` of values from
+            0 to 255, as float32 or bfloat16, batch and channels as the first and last axis;
+            scaled so that the longest side is `config.image_size` and padded with zeros at the
+            bottom and right. `sam_jax.prepare_image` makes that of an image and `prepare_images`,
+            under `jit`, of a batch. Neither bytes nor floats from 0 to 1: those, which cannot be
+            told from normalized ones, give wrong features. Height and width may be any multiples
+            of the patch size; position tables are resized to them.
           draws: uniform numbers for `drop_path`, in training.
 
         Raises:
-          ValueError: height or width is no multiple of the patch size.
+          ValueError: height or width is no multiple of the patch size, or images are integers or
+            booleans (`InputError`).
         """
+        check_images(images)
         return self.image_encoder(images, draws)
 
     def encode_prompts(

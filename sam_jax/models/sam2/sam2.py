@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from sam_jax.models.layers import MLP, Dense, add_to_channels
+from sam_jax.models.layers import MLP, Dense, add_to_channels, check_images
 from sam_jax.models.prompt_encoder import PromptEncoder
 from sam_jax.models.sam2.mask_decoder import MaskDecoder
 from sam_jax.models.sam2.mask_selection import single_masks
@@ -73,22 +73,29 @@ class Sam2(nn.Module):
         if config.pointer_times:
             self.pointer_time_projection = Dense(config.memory_dim)
 
-    def __call__(self, images: Float[Array, "B H W 3"], prompts: Prompts) -> Decoded:
+    def __call__(self, images: Shaped[Array, "B H W 3"], prompts: Prompts) -> Decoded:
         """Segments images by themselves, as a video's first frames."""
         if self.is_initializing():
             self._touch_memory(images)
         features = self.encode_image(images)
         return self.decode(self.without_memory(features.embedding), features, prompts)
 
-    def encode_image(self, images: Float[Array, "B H W 3"]) -> ImageFeatures:
+    def encode_image(self, images: Shaped[Array, "B H W 3"]) -> ImageFeatures:
         """Features of images, which need not be square.
 
         Args:
-          images: normalised (`preprocess`); height and width are multiples of 32.
+          images: RGB, normalized: (value - `config.pixel_mean`) / `config.pixel_std` of values from
+            0 to 255, as float32 or bfloat16, batch and channels as the first and last axis;
+            stretched to the square of `config.image_size`. `sam_jax.prepare_image` makes that of an
+            image and `prepare_images`, under `jit`, of a batch. Neither bytes nor floats from 0 to
+            1: those, which cannot be told from normalized ones, give wrong features. Height and
+            width may be any multiples of 32.
 
         Raises:
-          ValueError: they are not.
+          ValueError: height or width is no multiple of 32, or images are integers or booleans
+            (`InputError`).
         """
+        check_images(images)
         return self.image_encoder(images)
 
     def without_memory(self, embedding: Float[Array, "*B h w C"]) -> Float[Array, "*B h w C"]:
