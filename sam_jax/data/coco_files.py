@@ -147,9 +147,9 @@ def find_each(names: Sequence[str], place: Place | None, folder: Path) -> dict[s
     found = {}
     for name in names:
         if place is not None:
-            path = place.folder / shortened(name, place.outside)
-            if path.is_file():
-                found[name] = os.path.relpath(path, folder)
+            there = place.folder / shortened(name, place.outside)
+            if there.is_file():
+                found[name] = os.path.relpath(there, folder)
                 continue
         parts = _parts(name)
         alike = [(_common_end(parts, Path(each).parts), each) for each in paths[parts[-1]]]
