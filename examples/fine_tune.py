@@ -78,7 +78,7 @@ def settings(checkpoint: str, data: Path, method: str, steps: int) -> dict:
         "optimizer": {
             "learning_rate": 1e-3,
             "steps": steps,
-            "warmup_steps": 10,
+            "warmup_steps": steps // 10,
             "schedule": "cosine",
         },
         "simulation": {"box_probability": 0.0, "correction_points": 0, "mask_only_passes": 0},

@@ -104,7 +104,8 @@ class DataOptions:
     Attributes:
       path: a folder of SA-1B (images with their JSON, or tar shards) or of COCO images; or "scenes"
         for procedural scenes without end, drawn on the device as the table scenes says.
-      annotations: the instances JSON of a COCO folder; empty to look for it.
+      annotations: the JSON file of COCO instances; empty to look for it in the folder, in those
+        inside it and above it.
       batch_size: images in an update, over all devices and processes.
       image_size: side in pixels of the frame that images are scaled to; 0 for the model's own
         (paper: 1024). A smaller one makes the first part of a long run cheap.
