@@ -51,7 +51,8 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[in
     "--annotations",
     type=FILE,
     metavar="FILE",
-    help="The JSON file of COCO instances, where DATASET has several or is the images' folder.",
+    help="The JSON file of COCO instances, where DATASET has several or none; relative to the "
+    "working directory.",
 )
 @checkpoint_option
 @dtype_option

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from sam_jax.data.coco_files import find_each, find_place, from_url, is_file_name, shortened
 from sam_jax.data.fingerprints import fingerprint
 from sam_jax.data.samples import BROKEN_ANNOTATIONS, CANNOT_READ, NOT_LISTED, Sample, blaming
 from sam_jax.errors import InputError
@@ -30,8 +31,8 @@ from sam_jax.formats.sa1b import (
     unused_id,
 )
 
-# How many images, of which some may be missing, tell their folder.
-_LOOKED_FOR = 100
+# So many of the images that annotations are of, and that are not listed, are named.
+_NAMED = 5
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LISTS = ("images", "annotations")
 # File name, and height and width.
@@ -46,8 +47,10 @@ class _Objects(NamedTuple):
     spans: Int64[np.ndarray, "objects 2"]
     image_of: Int64[np.ndarray, " objects"]
     left_out: Counter[str]
-    # What is wrong with the first entry that was left out, if any was.
-    problem: str
+    # What is wrong with the first entry that is broken, and with those of images not listed, if
+    # any is.
+    problems: dict[str, str]
+    has_masks: bool
 
 
 class CocoInstances:
@@ -57,47 +60,65 @@ class CocoInstances:
 
     Attributes:
       left_out: how many entries of the file these were, by reason.
+      has_masks: whether any object has a segmentation; files for detection have boxes alone.
     """
 
     def __init__(
-        self, annotations: str | os.PathLike, folders: Sequence[str | os.PathLike]
+        self,
+        annotations: str | os.PathLike,
+        folders: Sequence[str | os.PathLike],
+        below: str | os.PathLike | None = None,
     ) -> None:
-        """Reads the file once.
+        """Reads the file once, and finds the images.
 
         Args:
           annotations: the JSON file.
-          folders: that its file names may be in; the first that has one of the first images.
+          folders: that its file names may be in; the one that has most of some images, with as
+            little as need be of the beginning of their names left out.
+          below: a folder; images that are in none of the others are looked for in all folders
+            inside it.
 
         Raises:
           InputError: the file cannot be read, is no such JSON, or has no objects that can be used
-            and are no crowds; or its images are in none of the folders.
+            and are no crowds; or none of its images is there, or one is there several times.
         """
         self._annotations = Path(annotations)
         with naming(f"COCO file {os.fspath(annotations)!r}"):
-            infos, spans, image_of, left_out, problem = _objects(self._annotations)
+            infos, spans, image_of, left_out, problems, has_masks = _objects(self._annotations)
             if not len(spans):
                 raise InputError(
-                    f"none of its objects can be used: {problem}"
-                    if problem
+                    f"none of its objects can be used: {'; '.join(problems.values())}"
+                    if problems
                     else "it has no objects, or only crowds"
                 )
         self.left_out = dict(left_out)
+        self.has_masks = has_masks
+        self._problems = [
+            f"{count:,} {reason} ({problems[reason]})" for reason, count in left_out.items()
+        ]
         # The annotations of an image after each other, in the file's order.
         order = np.argsort(image_of, kind="stable")
         self._spans = spans[order]
         kept, self._first = np.unique(image_of[order], return_index=True)
-        self._names = np.array([os.fsencode(infos[number][0]) for number in kept], np.bytes_)
+        names = [infos[number][0] for number in kept]
+        self._names = np.array([os.fsencode(name) for name in names], np.bytes_)
         self._sizes = np.array([infos[number][1] for number in kept], np.int64)
-        self._images = self._folder_of_images([Path(folder) for folder in folders])
+        self._images, files = self._found(
+            names, [Path(folder) for folder in folders], None if below is None else Path(below)
+        )
+        # Where each is in the folder.
+        self._files = np.array([os.fsencode(file) for file in files], np.bytes_)
 
     @property
     def description(self) -> str:
         """What it is, and of how many images."""
-        unusable = sum(self.left_out.values())
-        return (
+        text = (
             f"{len(self):,} images with {len(self._spans):,} objects of {self._annotations}, "
             f"in {self._images}"
-        ) + (f"; {unusable:,} entries that cannot be used are left out" if unusable else "")
+        )
+        if unusable := sum(self.left_out.values()):
+            text += f"; {unusable:,} entries that cannot be used are left out"
+        return ": ".join([text, "; ".join(self._problems)] if self._problems else [text])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -111,7 +132,7 @@ class CocoInstances:
         name = self.name(index)
         behind = self._first[index + 1] if index + 1 < len(self) else len(self._spans)
         with blaming(CANNOT_READ, name):
-            image = (self._images / name).read_bytes()
+            image = (self._images / os.fsdecode(self._files[index])).read_bytes()
             with open(self._annotations, "rb") as file:
                 texts = []
                 for begin, end in self._spans[self._first[index] : behind].tolist():
@@ -124,17 +145,24 @@ class CocoInstances:
 
     def fingerprint(self) -> str:
         """Changes with names, sizes and places of the images and their annotations."""
-        return fingerprint(self._images, self._names, self._sizes, self._spans)
+        return fingerprint(self._images, self._files, self._sizes, self._spans)
 
-    def _folder_of_images(self, folders: list[Path]) -> Path:
-        names = [self.name(index) for index in range(min(len(self), _LOOKED_FOR))]
-        for folder in folders:
-            if any((folder / name).is_file() for name in names):
-                return folder
-        looked = ", ".join(map(str, folders))
+    def _found(
+        self, names: list[str], folders: list[Path], below: Path | None
+    ) -> tuple[Path, list[str]]:
+        """The folder of the images, and their paths in it."""
+        place, all_there = find_place(names, folders)
+        if place is not None and (all_there or below is None):
+            return place.folder, [shortened(name, place.outside) for name in names]
+        if below is not None and (found := find_each(names, place, below)):
+            # When their turn comes they are skipped, as damaged ones are.
+            if missing := [name for name in names if name not in found]:
+                self._problems.append(f"{len(missing):,} images are not there ({missing[0]})")
+            return below, [found.get(name, name) for name in names]
+        looked = ", ".join(map(str, dict.fromkeys(folders)))
         raise InputError(
             f"the images of {self._annotations} are not there: looked for {names[0]} and others in "
-            f"{looked}"
+            f"{looked}" + ("" if below is None else f" and all folders in {below}")
         )
 
 
@@ -145,7 +173,8 @@ def _objects(path: Path) -> _Objects:
     spans, image_ids = array("q"), array("q")
     found = dict.fromkeys(_LISTS, 0)
     left_out: Counter[str] = Counter()
-    problem = ""
+    problems: dict[str, str] = {}
+    has_masks = False
     for key, begin, end, value in _elements(text):
         try:
             if key == "images":
@@ -156,19 +185,26 @@ def _objects(path: Path) -> _Objects:
             elif not _is_crowd(value):
                 image_ids.append(checked_id(entry(value, "image_id")))
                 spans.extend([begin, end])
+                has_masks = has_masks or bool(value.get("segmentation"))
         except InputError as error:
-            problem = problem or f"{key}[{found[key]}]: {error}"
+            problems.setdefault(BROKEN_ANNOTATIONS, f"{key}[{found[key]}]: {error}")
             left_out[BROKEN_ANNOTATIONS] += 1
         found[key] += 1
     numbers = {image_id: number for number, image_id in enumerate(infos)}
     image_of = np.array([numbers.get(image_id, -1) for image_id in image_ids], np.int64)
     listed = image_of >= 0
     if not listed.all():
-        unlisted = image_ids[int(np.argmin(listed))]
-        problem = problem or f"annotations are of image {unlisted}, which is not listed"
+        problems[NOT_LISTED] = _not_listed(sorted(set(image_ids) - numbers.keys()))
         left_out[NOT_LISTED] += int((~listed).sum())
     kept = np.array(spans, np.int64).reshape(-1, 2)[listed]
-    return _Objects(list(infos.values()), kept, image_of[listed], left_out, problem)
+    return _Objects(list(infos.values()), kept, image_of[listed], left_out, problems, has_masks)
+
+
+def _not_listed(image_ids: list[int]) -> str:
+    if len(image_ids) == 1:
+        return f"image {image_ids[0]}, which is not listed"
+    more = f" and {len(image_ids) - _NAMED:,} more" if len(image_ids) > _NAMED else ""
+    return f"images {', '.join(map(str, image_ids[:_NAMED]))}{more}, which are not listed"
 
 
 def _segmentation(annotation: Any) -> Any:
@@ -177,14 +213,14 @@ def _segmentation(annotation: Any) -> Any:
 
 
 def _file_name(image: Any) -> str:
+    if isinstance(image, dict) and "file_name" not in image and "coco_url" in image:
+        image = {"file_name": image["coco_url"]}
     name = checked_name(image)
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        raise InputError("file_name is no text that a file can have as its name") from None
     if "\0" in name:
         raise InputError("file_name holds a zero character, which no file has in its name")
-    return name
+    if not is_file_name(name):
+        raise InputError("file_name is no text that a file can have as its name")
+    return from_url(name)
 
 
 def _is_crowd(annotation: Any) -> bool:

@@ -9,6 +9,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -25,6 +26,8 @@ from sam_jax.images import IMAGE_SUFFIXES
 
 # Of the files that keep where a shard's members lie. Another layout of them is another ending.
 _INDEX_ENDING = ".index1.npz"
+# Of the JSON files beside images, to see whether they are SA-1B's.
+_LOOKED_INTO = 20
 
 
 def sa1b_sample(name: str, image: bytes, annotations: bytes) -> Sample:
@@ -133,8 +136,21 @@ class Sa1bTars:
 
 
 def holds_pairs(folder: Path) -> bool:
-    """Whether there is an image with a JSON file of the same name in the folder or inside it."""
-    return next(iter(_pairs(folder)), None) is not None
+    """Whether there are images with SA-1B's JSON files beside them, in the folder or inside it.
+
+    Other programs write a JSON file beside each image too: the first few are looked into. Damaged
+    ones count.
+    """
+    first = islice(_pairs(folder), _LOOKED_INTO)
+    return any(_may_be_sa1b((folder / os.fsdecode(name)).with_suffix(".json")) for name in first)
+
+
+def _may_be_sa1b(path: Path) -> bool:
+    try:
+        content = parse_json(path.read_bytes())
+    except (InputError, OSError):
+        return True
+    return isinstance(content, dict) and {"image", "annotations"} <= content.keys()
 
 
 def _pairs(folder: Path) -> Iterable[bytes]:

@@ -21,7 +21,7 @@ CANNOT_READ = "cannot be read"
 BROKEN_IMAGE = "broken image"
 BROKEN_ANNOTATIONS = "broken annotations"
 SIZES_DIFFER = "image and masks differ in size"
-NOT_LISTED = "annotations of images that are not listed"
+NOT_LISTED = "annotations of unknown images"
 NO_MASK = "no usable mask"
 
 # What of a JPEG may say that it lies on its side. Without, and with three colours, it is what

@@ -1,7 +1,7 @@
 """COCO instances: the masks of many images in one JSON file, as RLE or polygons."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,9 @@ from sam_jax.one_line import one_line
 
 # What records have beyond COCO's own keys; each is written and read where it is there.
 _OWN_FIELDS = ("predicted_iou", "stability_score", "crop_box", "point_coords")
+
+# So many images that annotations are of, and that are not listed, are named.
+_NAMED = 5
 
 _BEGINNING = (
     b'{"info":{},"licenses":[],"categories":[{"id":1,"name":"object","supercategory":"object"}],'
@@ -142,10 +145,20 @@ def read_coco(path: str | os.PathLike) -> list[CocoImage]:
                 number = unused_id(annotation, ids)
                 image_id = checked_id(entry(annotation, "image_id"))
                 if image_id not in images:
-                    raise InputError(f"there is no image with the image_id {image_id}")
+                    raise InputError(_unknown_images(content["annotations"], ids_listed=images))
                 record = _record(annotation, images[image_id].size_hw)
                 images[image_id].records.append({"id": number, **record})
         return list(images.values())
+
+
+def _unknown_images(annotations: list[Any], ids_listed: Container[int]) -> str:
+    """What is wrong with annotations, counted and named, whose image the file does not list."""
+    ids = [each.get("image_id") for each in annotations if isinstance(each, dict)]
+    unknown = [each for each in ids if isinstance(each, int | float) and each not in ids_listed]
+    different = list(dict.fromkeys(unknown))
+    named = ", ".join(map(str, different[:_NAMED])) + ", ..." * (len(different) > _NAMED)
+    text = f"there is no image with the image_id {named}"
+    return text if len(unknown) == 1 else f"{text} ({len(unknown):,} such annotations)"
 
 
 def _whole_polygons(mask: Bool[np.ndarray, "height width"], simplify: float) -> list[list[int]]:

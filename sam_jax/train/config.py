@@ -8,6 +8,7 @@ anything runs.
 import dataclasses
 import difflib
 import math
+import os
 import tomllib
 import types
 import typing
@@ -21,6 +22,7 @@ from sam_jax.errors import CheckpointError, InputError
 from sam_jax.train.losses import LossOptions
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import SCENES, DataOptions, RunOptions, TrainConfig
+from sam_jax.train.paths import relative_to
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -39,6 +41,8 @@ FREE_TO_CHANGE = (
 def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*") -> dict[str, Any]:
     """What a file says, with changes, unchecked.
 
+    Paths in the file are relative to its folder, those in changes to the working directory.
+
     Args:
       source: a TOML file, or the name of a recipe that comes with the package.
       changes: "table.key=value", in TOML's notation; strings may go without quotes.
@@ -47,10 +51,10 @@ def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*"
     Raises:
       InputError: the file cannot be read or is no TOML.
     """
-    path = Path(source)
+    path, folder = Path(source), os.path.dirname(source)
     known = {file.stem: file for file in sorted(RECIPES.glob(f"{recipes}.toml"))}
     if not path.is_file():
-        path = known.get(source, path)
+        path, folder = known.get(source, path), ""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,9 +63,10 @@ def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is no TOML file: {error}") from None
+    relative_to(values, folder)
     for change in changes:
         _change(values, change)
-    return values
+    return relative_to(values, "")
 
 
 def config_from_values(values: dict[str, Any]) -> TrainConfig:

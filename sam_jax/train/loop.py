@@ -22,6 +22,7 @@ from sam_jax.files import try_lock, written_aside
 from sam_jax.stopping import stop_requests
 from sam_jax.train.optimizer import OptimizerOptions, learning_rate, make_optimizer
 from sam_jax.train.options import RunOptions
+from sam_jax.train.paths import comparable, kept
 from sam_jax.train.placement import (
     batch_sharding,
     check_batch_size,
@@ -293,7 +294,7 @@ def run_folder(
     Raises:
       InputError: another run is at work there, or was, with another configuration.
     """
-    made = not folder.exists()
+    made, values = not folder.exists(), kept(values, folder)
     folder.mkdir(parents=True, exist_ok=True)
     number, path = jax.process_index(), folder / "config.json"
     lock_path = folder / f".sam-jax.{number}.lock"
@@ -302,10 +303,10 @@ def run_folder(
             raise InputError(f"another run is writing to {folder}; wait for it, or give --output")
         if path.is_file():
             try:
-                earlier = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+                earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
                 raise InputError(f"{path} is damaged; give another --output") from None
-            names = changed(earlier, values)
+            names = changed(*comparable(earlier, values))
             if names:
                 raise InputError(
                     f"{folder} has a run with another configuration ({', '.join(names)}); give "

@@ -55,7 +55,9 @@ def metrics(run_folder):
     return [json.loads(line) for line in Path(run_folder, "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(run, photos):
+def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(
+    run, photos, monkeypatch
+):
     result = run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=4")
     assert "step 4 of 4" in result.stdout and result.stdout.endswith("written to out/model\n")
     records = metrics("out")
@@ -79,6 +81,14 @@ def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(r
     assert "another configuration (run.seed)" in other
     longer = run.refused("train", "run.toml", "--output", "out", "--set", "optimizer.steps=6")
     assert "optimizer.steps" in longer
+
+    # From another folder: paths in the file are relative to the file's, others to this one.
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    again = run("train", "../run.toml", "--output", "../out")
+    assert "going on from step 4" in again.stdout and "images in ../photos" not in again.stdout
+    gone = run.refused("train", "../run.toml", "--output", "out", "--set", "data.path=photos")
+    assert "there is no dataset at photos" in gone
 
 
 @pytest.mark.slow

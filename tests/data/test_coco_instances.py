@@ -173,10 +173,27 @@ def test_one_bad_entry_is_left_out_and_counted(instances, folder):
     assert dataset.left_out == {BROKEN_ANNOTATIONS: 7, NOT_LISTED: 6}
     assert "6 images with 30 objects" in dataset.description
     assert "13 entries" in dataset.description and "entries" not in whole.description
+    # Named: the first entry that is broken, and the images that are not listed.
+    assert "7 broken annotations (annotations[36]: image_id is missing)" in dataset.description
+    unknown = "6 annotations of unknown images (images 7, 99, which are not listed)"
+    assert unknown in dataset.description and len(dataset.description.splitlines()) == 1
     assert [dataset[index] for index in range(6)] == samples
     with training_batches(dataset, FrameOptions(64, 2), batch_size=6) as batches:
         next(batches)
         assert batches.skipped() == dataset.left_out
+
+
+def test_many_unknown_images_are_counted_and_some_named(instances, folder):
+    def spoil(content):
+        content["annotations"] += [{"id": 100 + i, "image_id": 50 + i} for i in range(1500)]
+
+    edit(instances, spoil)
+    dataset = CocoInstances(instances, [folder])
+    unknown = "1,500 annotations of unknown images (images 50, 51, 52, 53, 54 and 1,495 more, which"
+    assert unknown in dataset.description
+    edit(instances, lambda content: content.update(annotations=content["annotations"][-1500:]))
+    with pytest.raises(InputError, match="objects can be used: images 50, 51, .*are not listed"):
+        CocoInstances(instances, [folder])
 
 
 @pytest.mark.parametrize(

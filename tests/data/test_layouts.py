@@ -50,7 +50,7 @@ def test_what_is_no_dataset_is_told(tmp_path):
     for args, message in [
         (["gone"], "there is no dataset"),
         (["empty"], "no dataset that is known"),
-        (["two"], "instances_a.json, instances_b.json; say which"),
+        (["two"], "two has annotations/instances_a.json, annotations/instances_b.json; say which"),
         ([instances], "give the folder of images"),
         (["data/sa_1.jpg"], "no tar file"),
         (["data", "gone.json"], "no such file"),

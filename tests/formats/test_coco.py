@@ -392,6 +392,10 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path, content, reason):
         (lambda c: c["images"][1].update(id=397133), r"images\[1\]: the id 397133 is there twice"),
         (lambda c: c["annotations"][1].update(id=1768), r"annotations\[1\]: the id 1768 is there"),
         (lambda c: c["annotations"][1].update(image_id=1), r"annotations\[1\]: there is no image"),
+        (
+            lambda c: [each.update(image_id=n) for n, each in enumerate(c["annotations"], 1)],
+            r"annotations\[0\]: .*the image_id 1, 2.* such annotations\)",
+        ),
         (lambda c: c["annotations"][0].update(iscrowd=2), r"annotations\[0\]: iscrowd"),
         (
             lambda c: c["images"][1].update(width=3, height=4),
