@@ -22,6 +22,7 @@ from sam_jax.cli.evaluate import evaluate
 from sam_jax.cli.evaluate_video import evaluate_video
 from sam_jax.cli.generate import generate
 from sam_jax.cli.info import info
+from sam_jax.cli.memory_hints import is_out_of_memory, out_of_memory
 from sam_jax.cli.merge import merge
 from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
@@ -38,6 +39,17 @@ INTERRUPTED = 130
 class CommandLine(click.Group):
     """A group of commands where whatever a user can cause ends in one line on stderr."""
 
+    # Name and arguments of the command that was called last.
+    _called: tuple[str | None, Sequence[str]] = (None, ())
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Notes which command is called, for messages."""
+        name, command, rest = super().resolve_command(ctx, args)
+        self._called = (name, tuple(rest))
+        return name, command, rest
+
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> Any:
@@ -53,7 +65,7 @@ class CommandLine(click.Group):
             except click.Abort:
                 sys.exit(INTERRUPTED)
             except Exception as error:
-                message = user_message(error)
+                message = user_message(error, *self._called)
                 if message is None:
                     raise
                 click.echo(f"error: {message}", err=True)
@@ -61,8 +73,16 @@ class CommandLine(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def user_message(error: Exception) -> str | None:
-    """What to tell the user of an error; None if it is no user's, but a defect of ours."""
+def user_message(
+    error: Exception, command: str | None = None, arguments: Sequence[str] = ()
+) -> str | None:
+    """What to tell the user of an error; None if it is no user's, but a defect of ours.
+
+    Args:
+      error: that ended a command.
+      command: its name.
+      arguments: that it was called with.
+    """
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, click.UsageError):
@@ -73,15 +93,11 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return "out of memory; use a smaller image or a smaller model"
+    if is_out_of_memory(error):
+        return out_of_memory(error, command, arguments)
     text = _one_line(str(error))
     if "Unable to initialize backend" in text:
         return f"{text[:300]}; check JAX_PLATFORMS and the installed accelerator support"
-    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and (
-        "RESOURCE_EXHAUSTED" in text
-    ):
-        return "the device ran out of memory; use --dtype bfloat16, a smaller model, or the CPU"
     return None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from sam_jax.cli.distributed_options import Hosts, training_options
+from sam_jax.cli.interruption import interruptible
 from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
 from sam_jax.cli.train import change_recipe_option, changes_option, tell
@@ -34,7 +35,8 @@ def pretrain(
     from sam_jax.train.config import read_values
     from sam_jax.train.pretrain import pretrain_config, pretrain_run
 
-    options = pretrain_config(read_values(config, changes, "mae_*"))
-    with together(hosts):
-        path = pretrain_run(options, output, tell, change_recipe)
-        tell(f"written to {path}")
+    with interruptible(output):
+        options = pretrain_config(read_values(config, changes, "mae_*"))
+        with together(hosts):
+            path = pretrain_run(options, output, tell, change_recipe)
+            tell(f"written to {path}")

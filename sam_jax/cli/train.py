@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sam_jax.cli.distributed_options import Hosts, training_options
+from sam_jax.cli.interruption import interruptible
 from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
 from sam_jax.errors import InputError
@@ -58,8 +59,21 @@ def train(
     docs/reference/configuration.md lists every key. The run's folder is written to as it goes:
     metrics.jsonl and tensorboard/ with the metrics, pictures/ with masks of first prompts beside
     the true ones, checkpoints/ to go on from, and model/, a checkpoint for the other commands, at
-    the end. Ctrl-C or SIGTERM ends the run after the update it is at, with a checkpoint.
+    the end. Ctrl-C or SIGTERM ends the run after the update it is at, with a checkpoint and status
+    130; a second one ends it at once, with the checkpoint before.
     """
+    with interruptible(output):
+        _train(config, output, changes, overfit, change_recipe, hosts)
+
+
+def _train(
+    config: str,
+    output: Path,
+    changes: tuple[str, ...],
+    overfit: int | None,
+    change_recipe: bool,
+    hosts: Hosts | None,
+) -> None:
     from sam_jax.train.config import config_from_values, read_values
 
     changes = (

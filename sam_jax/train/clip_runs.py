@@ -22,7 +22,9 @@ from sam_jax.sam2_configs import SAM2_CONFIGS, Sam2Config, check_sam2_config
 from sam_jax.sharding import make_mesh
 from sam_jax.train.clip_interaction import ClipInteractionOptions, interact_with_clip
 from sam_jax.train.config import check_rules, from_values, optimizer_rules, run_rules
+from sam_jax.train.defaults import with_fitted_schedule
 from sam_jax.train.loop import Batches, Job, run_folder, run_job
+from sam_jax.train.memory import advice
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import RunOptions
 from sam_jax.train.runs import forbidden_changes
@@ -98,7 +100,7 @@ def clip_config_from_values(values: dict[str, Any]) -> ClipTrainConfig:
     Raises:
       InputError: a key is unknown, a value is wrong.
     """
-    config = from_values(ClipTrainConfig, values)
+    config = from_values(ClipTrainConfig, with_fitted_schedule(values))
     data, steps = config.data, config.interaction
     names = ", ".join(SAM2_CONFIGS)
     known = config.model.name in SAM2_CONFIGS
@@ -128,7 +130,7 @@ def clip_config_from_values(values: dict[str, Any]) -> ClipTrainConfig:
                 steps.max_corrected, steps.correction_points
             )
             >= 0,
-            **optimizer_rules(config.optimizer),
+            **optimizer_rules(config.optimizer, values),
             **run_rules(config.run),
             "run.model must be 1: SAM 2's parameters are not divided": config.run.model == 1,
         }
@@ -213,8 +215,34 @@ def train_clips(config: ClipTrainConfig, folder: Path, echo: Callable[[str], Non
                 {"trained_with": "sam-jax train"},
                 overwrite=True,
             ),
+            batch_shapes=_batch_shapes(config),
+            memory=_memory(config),
         )
         return run_job(job, config.optimizer, config.run, mesh, folder, begin, echo)
+
+
+def _batch_shapes(config: ClipTrainConfig) -> ClipBatch:
+    data, side = config.data, config.sam2.image_size
+
+    def of(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((data.batch_size, *shape), dtype)
+
+    return ClipBatch(
+        images=of((data.frames, side, side, 3), jnp.uint8),
+        masks=of((data.frames, data.objects, side, -(-side // 8)), jnp.uint8),
+        weights=of((data.objects,), jnp.float32),
+    )
+
+
+def _memory(config: ClipTrainConfig) -> list[str]:
+    data, model = config.data, config.model
+    ways = advice(data.batch_size, config.run.accumulate, dtype=model.dtype, remat=model.remat)
+    of_clips = [
+        f"lower data.{name} (now {getattr(data, name)})"
+        for name in ("frames", "objects")
+        if getattr(data, name) > 1
+    ]
+    return [*of_clips, *ways]
 
 
 def _together(function: Callable, clips: Any) -> Any:

@@ -19,10 +19,12 @@ from typing import Any, Literal
 from sam_jax.configs import CONFIGS, ImageEncoderConfig, check_config
 from sam_jax.data.scenes import SceneOptions
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.train.defaults import with_defaults
 from sam_jax.train.losses import LossOptions
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import SCENES, DataOptions, RunOptions, TrainConfig
 from sam_jax.train.paths import relative_to
+from sam_jax.train.schedule import fitted_recipe, schedule_rules
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -41,7 +43,9 @@ FREE_TO_CHANGE = (
 def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*") -> dict[str, Any]:
     """What a file says, with changes, unchecked.
 
-    Paths in the file are relative to its folder, those in changes to the working directory.
+    Paths in the file are relative to its folder, those in changes to the working directory. A
+    packaged recipe's schedule of the learning rate is scaled where `changes` make the run shorter
+    or longer, and do not set the schedule themselves.
 
     Args:
       source: a TOML file, or the name of a recipe that comes with the package.
@@ -53,8 +57,9 @@ def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*"
     """
     path, folder = Path(source), os.path.dirname(source)
     known = {file.stem: file for file in sorted(RECIPES.glob(f"{recipes}.toml"))}
-    if not path.is_file():
-        path, folder = known.get(source, path), ""
+    is_recipe = not path.is_file() and source in known
+    if is_recipe:
+        path, folder = known[source], ""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -64,19 +69,26 @@ def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is no TOML file: {error}") from None
     relative_to(values, folder)
+    recipe = dict(values.get("optimizer", {})) if is_recipe else {}
     for change in changes:
         _change(values, change)
+    if is_recipe and isinstance(values.get("optimizer"), dict):
+        changed = {
+            change.partition("=")[0].strip().removeprefix("optimizer.") for change in changes
+        }
+        values["optimizer"] = fitted_recipe(recipe, values["optimizer"], changed)
     return relative_to(values, "")
 
 
 def config_from_values(values: dict[str, Any]) -> TrainConfig:
-    """The run that values describe; what they leave out is the default.
+    """The run that values describe; what they leave out is the default (`train.defaults`).
 
     Raises:
-      InputError: a key is unknown, a value is wrong.
+      InputError: a key is unknown, a value is wrong, or the schedule of the learning rate cannot
+        happen in so many steps.
     """
-    config = from_values(TrainConfig, values)
-    check_rules(_rules(config) | optimizer_rules(config.optimizer) | run_rules(config.run))
+    config = from_values(TrainConfig, with_defaults(values))
+    check_rules(_rules(config) | optimizer_rules(config.optimizer, values) | run_rules(config.run))
     try:
         check_config(config.sam)
     except CheckpointError as error:
@@ -178,8 +190,13 @@ def check_rules(rules: dict[str, bool]) -> None:
             raise InputError(rule)
 
 
-def optimizer_rules(options: OptimizerOptions) -> dict[str, bool]:
-    """What must hold of how parameters are updated."""
+def optimizer_rules(options: OptimizerOptions, values: dict[str, Any]) -> dict[str, bool]:
+    """What must hold of how parameters are updated.
+
+    Args:
+      options: of the run.
+      values: of the whole run, as they were written.
+    """
     return {
         "optimizer.steps must be from 1 to 2147483647": 1 <= options.steps < 1 << 31,
         "optimizer.learning_rate must be above 0": options.learning_rate > 0,
@@ -193,6 +210,7 @@ def optimizer_rules(options: OptimizerOptions) -> dict[str, bool]:
         "optimizer.momentum must be at least 0 and below 1": 0 <= options.momentum < 1,
         "optimizer.beta1 and beta2 must be from 0 to 1": 0 <= options.beta1 < 1
         and 0 <= options.beta2 < 1,
+        **schedule_rules(options, values.get("optimizer", {})),
     }
 
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from sam_jax.checkpoints import load_checkpoint, read_info, save_checkpoint
 from sam_jax.configs import ImageEncoderConfig, SamConfig
+from sam_jax.data.batches import TrainingBatch
 from sam_jax.errors import InputError
 from sam_jax.models.sam import Sam
 from sam_jax.registry import checkpoint_path
@@ -18,6 +19,7 @@ from sam_jax.sharding import MODEL, check_mesh, join_heads, split_heads
 from sam_jax.train.loop import Batches, Job
 from sam_jax.train.mae import sam_encoder_from_mae
 from sam_jax.train.mae_files import load_mae
+from sam_jax.train.memory import advice
 from sam_jax.train.options import TrainConfig
 from sam_jax.train.pictures import first_prompt_pictures
 from sam_jax.train.tasks import interactive_loss
@@ -53,7 +55,30 @@ def interactive_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
         batch_size=config.data.batch_size,
         depth=architecture.image_encoder.depth,
         export=partial(_export, architecture, _thresholds(config)),
+        batch_shapes=_batch_shapes(config),
+        memory=advice(
+            config.data.batch_size,
+            config.run.accumulate,
+            config.data.max_masks,
+            config.model.dtype,
+            config.model.remat,
+        ),
         picture=first_prompt_pictures(Sam(architecture, dtype=dtype), config.simulation),
+    )
+
+
+def _batch_shapes(config: TrainConfig) -> TrainingBatch:
+    count, masks = config.data.batch_size, config.data.max_masks
+    side = config.data.image_size or config.sam.image_size
+
+    def of(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((count, *shape), dtype)
+
+    return TrainingBatch(
+        images=of((side, side, 3), jnp.uint8),
+        sizes_hw=of((2,), jnp.int32),
+        masks=of((masks, side, -(-side // 8)), jnp.uint8),
+        weights=of((masks,), jnp.float32),
     )
 
 

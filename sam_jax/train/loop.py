@@ -6,9 +6,8 @@ the same parameters, bit for bit.
 """
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +18,9 @@ from jax.sharding import Mesh
 
 from sam_jax.errors import InputError
 from sam_jax.files import try_lock, written_aside
-from sam_jax.stopping import stop_requests
+from sam_jax.stopping import StopRequests, stop_requests
+from sam_jax.train.compile_step import about_seconds, compiled
+from sam_jax.train.memory import check_compiled, check_estimate, memory_errors
 from sam_jax.train.optimizer import OptimizerOptions, learning_rate, make_optimizer
 from sam_jax.train.options import RunOptions
 from sam_jax.train.paths import comparable, kept
@@ -30,8 +31,9 @@ from sam_jax.train.placement import (
     state_shardings,
     whole,
 )
-from sam_jax.train.run_checkpoints import RunCheckpoints
+from sam_jax.train.run_checkpoints import RunCheckpoints, newest_step
 from sam_jax.train.run_log import RunLog
+from sam_jax.train.schedule import schedule_text
 from sam_jax.train.state import TrainState
 from sam_jax.train.step import Loss, initial_state, make_update
 from sam_jax.types import Params
@@ -71,6 +73,8 @@ class Job:
       batch_size: images in a batch, of all processes.
       depth: blocks of the encoder.
       export: writes the variables of a finished run to a path.
+      batch_shapes: of a whole batch, `jax.ShapeDtypeStruct`.
+      memory: what can be changed to save memory, from `memory.advice`.
       picture: of variables and this process's part of a batch; None for none.
     """
 
@@ -80,6 +84,8 @@ class Job:
     batch_size: int
     depth: int
     export: Callable[[Params, Path], Any]
+    batch_shapes: Any
+    memory: Sequence[str] = ()
     picture: Callable[[Params, Any], np.ndarray] | None = None
 
 
@@ -108,8 +114,9 @@ def run_job(
 
     Raises:
       InputError: the loss or a gradient was not finite; the message names the batch, which is kept
-        beside the last good checkpoint. Or the mesh does not divide the batch.
-      KeyboardInterrupt: the run was asked to stop, and a checkpoint of where it stood is written.
+        beside the last good checkpoint. Or the mesh does not divide the batch, or memory does not
+        suffice.
+      KeyboardInterrupt: the run was asked to stop, and what it had done is in a checkpoint.
     """
     with closing(job.batches):
         return _run_job(job, optimizer_options, options, mesh, folder, begin, echo)
@@ -136,27 +143,29 @@ def _run_job(
     update = compile_update(
         make_update(job.loss, optimizer, mesh, options.accumulate), state_shapes, mesh
     )
+    kept = folder / "checkpoints"
+    if newest_step(kept) < optimizer_options.steps:
+        echo(schedule_text(optimizer_options))
+        echo(f"compiling the step (about {about_seconds(state_shapes)} s)")
+        # Traced before anything is written; `trace` does not do it again.
+        traced = update.trace(state_shapes, job.batch_shapes)
+        check_estimate(traced, state_shapes, where, mesh, job.memory, echo)
     begin()
-    checkpoints = RunCheckpoints(folder / "checkpoints", options.keep, options.keep_every or None)
-    found, broken = checkpoints.restore(_with_shardings(state_shapes, where))
-    for step in broken:
-        echo(f"the checkpoint of step {step} was cut short and is left out")
-    if found is None:
-        first, state = 0, jax.device_put(start(), where)
-    else:
-        first, state, data_state = found
-        if len(data_state) != jax.process_count():
-            raise InputError(
-                f"{folder} is a run of {len(data_state)} processes; go on with as many"
-            )
-        job.batches.set_state(data_state[jax.process_index()])
-        echo(f"going on from step {first}")
+    checkpoints = RunCheckpoints(kept, options.keep, options.keep_every or None)
+    first, state = _begun(job, checkpoints, _with_shardings(state_shapes, where), echo)
+    if state is None:
+        state = jax.device_put(start(), where)
     log = RunLog(folder, first, optimizer_options.steps, echo)
-    loop = _Loop(job, options, update, checkpoints, log, mesh, folder)
     rate = learning_rate(optimizer_options)
     try:
-        with stop_requests() as stop:
-            state = loop.run(state, first, optimizer_options.steps, rate, stop)
+        with stop_requests() as stop, memory_errors(job.memory):
+            if first < optimizer_options.steps:
+                with _ends_at_once(stop):
+                    traced = update.trace(state_shapes, job.batch_shapes)
+                    program = compiled(traced.lower())
+                check_compiled(program, mesh, job.memory)
+                loop = _Loop(job, options, program, checkpoints, log, mesh, folder, rate, first)
+                state = loop.run(state, first, optimizer_options.steps, stop)
     except BaseException:
         # Nothing is written any more when the caller learns of it: it may start the run again. What
         # goes wrong with that is no news to one who is told of another fault, or of the same.
@@ -173,6 +182,31 @@ def _run_job(
     return model
 
 
+def _begun(
+    job: Job, checkpoints: RunCheckpoints, shapes: Any, echo: Callable[[str], None]
+) -> tuple[int, Any]:
+    """Updates that were made before, and the state after them; 0 and None at the start."""
+    found, broken = checkpoints.restore(shapes)
+    for step in broken:
+        echo(f"the checkpoint of step {step} was cut short and is left out")
+    if found is None:
+        return 0, None
+    first, state, data_state = found
+    if len(data_state) != jax.process_count():
+        raise InputError(
+            f"{checkpoints.directory.parent} is a run of {len(data_state)} processes; go on with "
+            "as many"
+        )
+    job.batches.set_state(data_state[jax.process_index()])
+    echo(f"going on from step {first}")
+    return first, state
+
+
+def _ends_at_once(stop: StopRequests) -> AbstractContextManager[None]:
+    """For waiting: one of several processes must not leave, as the others would wait for it."""
+    return stop.end_at_once() if jax.process_count() == 1 else nullcontext()
+
+
 @dataclass
 class _Loop:
     job: Job
@@ -182,15 +216,25 @@ class _Loop:
     log: RunLog
     mesh: Mesh
     folder: Path
+    rate: Callable[[Any], Any]
+    saved: int  # step of the newest checkpoint
 
-    def run(self, state: Any, first: int, total: int, rate: Any, stop: threading.Event) -> Any:
+    def run(self, state: Any, first: int, total: int, stop: StopRequests) -> Any:
         options = self.options
         before: tuple[int, Any, Any] | None = None
         for step in range(first + 1, total + 1):
-            part = next(self.job.batches)
+            place = self.job.batches.get_state()
+            try:
+                with _ends_at_once(stop):
+                    part = next(self.job.batches)
+            except KeyboardInterrupt:
+                self._keep(step - 1, state, place, before)
+                raise
             batch = jax.tree.map(self._placed, part)
             if options.picture_every and (step - 1) % options.picture_every == 0:
                 self._draw(step - 1, state, part)
+            if before is None:
+                self.log.start()
             state, metrics = self.update(state, batch)
             # One step late, so that the device never waits for the host.
             if before is not None:
@@ -202,16 +246,32 @@ class _Loop:
             last = step == total or stopping
             if step % options.log_every == 0 or last:
                 self._check(*before)
-                skipped = sum(self.job.batches.skipped().values())
-                self.log.write(step, float(rate(step - 1)), skipped)
+                self._write(step)
+            elif self.log.is_due():
+                self._check(*before)
+                self.log.show(step)
             if step % options.checkpoint_every == 0 or last:
                 self._check(*before)
                 self.checkpoints.save(step, state, _of_all(self.job.batches.get_state()))
+                self.saved = step
             self.checkpoints.poll()
             if stopping and step < total:
                 self.checkpoints.wait()
                 raise KeyboardInterrupt
         return state
+
+    def _keep(self, step: int, state: Any, place: Any, before: Any) -> None:
+        """Writes what was done since the newest checkpoint."""
+        if step > self.saved:
+            self._check(*before)
+            if self.log.waiting:
+                self._write(step)
+            self.checkpoints.save(step, state, _of_all(place))
+        self.checkpoints.wait()
+
+    def _write(self, step: int) -> None:
+        skipped = sum(self.job.batches.skipped().values())
+        self.log.write(step, float(self.rate(step - 1)), skipped)
 
     def _draw(self, step: int, state: Any, part: Any) -> None:
         if self.job.picture is None:

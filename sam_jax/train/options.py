@@ -115,8 +115,8 @@ class DataOptions:
       path: a folder in SA-1B's layout (images with their JSON, or tar shards) or with COCO images;
         or "scenes" for procedural scenes without end, drawn on the device as the table `[scenes]`
         says. Required.
-      annotations: the instances JSON of a COCO folder; empty to look for it in the
-        folder, in those inside it and above it.
+      annotations: the instances JSON of a COCO folder; empty to look for it in the folder, in those
+        inside it and above it.
       batch_size: [images] images in an update, over all devices and processes.
       image_size: [pixels] side of the frame that images are scaled to; 0 for the model's own
         (paper: 1024). A smaller one makes the first part of a long run cheap.

@@ -17,9 +17,11 @@ from sam_jax.errors import InputError
 from sam_jax.models.mae import MaskedAutoencoder
 from sam_jax.sharding import make_mesh
 from sam_jax.train.config import check_rules, from_values, optimizer_rules, run_rules
+from sam_jax.train.defaults import with_fitted_schedule
 from sam_jax.train.loop import Job, run_folder, run_job
 from sam_jax.train.mae import mae_loss
 from sam_jax.train.mae_files import save_mae
+from sam_jax.train.memory import advice
 from sam_jax.train.optimizer import OptimizerOptions
 from sam_jax.train.options import RunOptions
 from sam_jax.train.runs import changes_besides_recipe, forbidden_changes
@@ -84,7 +86,7 @@ def pretrain_config(values: dict[str, Any]) -> PretrainConfig:
     Raises:
       InputError: a key is unknown, a value is wrong.
     """
-    config = from_values(PretrainConfig, values)
+    config = from_values(PretrainConfig, with_fitted_schedule(values))
     names = ", ".join(MAE_CONFIGS)
     rules = {
         f"model.name must be one of {names}": config.model.name in MAE_CONFIGS,
@@ -92,7 +94,7 @@ def pretrain_config(values: dict[str, Any]) -> PretrainConfig:
         "data.batch_size must be at least 1": config.data.batch_size >= 1,
         "run.model must be 1: an autoencoder is not divided": config.run.model == 1,
     }
-    check_rules(rules | optimizer_rules(config.optimizer) | run_rules(config.run))
+    check_rules(rules | optimizer_rules(config.optimizer, values) | run_rules(config.run))
     check_mae_config(config.architecture)
     return config
 
@@ -172,6 +174,13 @@ def pretrain_run(
             batch_size=config.data.batch_size,
             depth=architecture.depth,
             export=lambda found, path: save_mae(path.with_suffix(".npz"), architecture, found),
+            batch_shapes=jax.ShapeDtypeStruct((config.data.batch_size, size, size, 3), jnp.uint8),
+            memory=advice(
+                config.data.batch_size,
+                config.run.accumulate,
+                dtype=config.model.dtype,
+                remat=config.model.remat,
+            ),
         )
         run_job(job, config.optimizer, config.run, mesh, folder, begin, echo)
     return folder / "model.npz"

@@ -24,6 +24,12 @@ from sam_jax.errors import InputError
 from sam_jax.files import directory_checksums, written_aside
 
 
+def newest_step(directory: Path) -> int:
+    """The step of the newest checkpoint that was written to its end; 0 if there is none."""
+    steps = (path.stem for path in directory.glob("*.sealed"))
+    return max((int(step) for step in steps if step.isdigit()), default=0)
+
+
 class RunCheckpoints:
     """Those of one run, in its folder."""
 

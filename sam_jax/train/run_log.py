@@ -17,6 +17,9 @@ from PIL import Image
 
 from sam_jax.files import written_aside
 
+# Seconds between lines for a person where metrics are written less often.
+_SHOW_EVERY = 20.0
+
 
 class RunLog:
     """Collects metrics and writes their means."""
@@ -38,12 +41,30 @@ class RunLog:
         if self._writes:
             _drop_from(self._metrics, first_step)
             self._writer = _tensorboard(folder / "tensorboard", first_step)
-        self._waiting: list[dict[str, Any]] = []
+        self.waiting: list[dict[str, Any]] = []
         self._images, self._since = 0, time.monotonic()
+        self._shown: float | None = None
+
+    def start(self) -> None:
+        """The first update begins: what was before is not counted in its speed."""
+        self._since = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether a line is due for a person: after the first update, and from time to time."""
+        return self._shown is None or time.monotonic() - self._shown > _SHOW_EVERY
+
+    def show(self, step: int) -> None:
+        """Tells the means since the last line that was written, and writes nothing.
+
+        Args:
+          step: updates made.
+        """
+        record, left = self._means(step)
+        self._tell(record, left)
 
     def add(self, metrics: dict[str, Any], images: int) -> None:
         """Keeps an update's metrics, which may still be computed."""
-        self._waiting.append(metrics)
+        self.waiting.append(metrics)
         self._images += images
 
     def write(self, step: int, learning_rate: float, skipped: int) -> None:
@@ -54,27 +75,22 @@ class RunLog:
           learning_rate: of the last one.
           skipped: records that the input had to leave out so far.
         """
-        found = jax.device_get(self._waiting)
-        means = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
-        seconds = time.monotonic() - self._since
+        means, left = self._means(step)
         record = {
             "step": step,
             "learning_rate": learning_rate,
-            "images_per_second": self._images / max(seconds, 1e-9),
+            "images_per_second": means["images_per_second"],
             "skipped_records": skipped,
+            **means,
         }
-        for name, value in means.items():
-            if name != "finite":
-                record[name] = np.asarray(value, np.float64).tolist()
         if self._writes:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         if self._writer:
             for name, value in _scalars(record):
                 self._writer.add_scalar(name, value, step)
-        left = (self._total - step) * seconds / max(len(found), 1)
-        self._echo(_line(record, self._total, left))
-        self._waiting, self._images, self._since = [], 0, time.monotonic()
+        self._tell(record, left)
+        self.waiting, self._images, self._since = [], 0, time.monotonic()
 
     def picture(self, step: int, picture: np.ndarray) -> None:
         """Keeps a picture, uint8 [height, width, 3]."""
@@ -89,14 +105,30 @@ class RunLog:
         if self._writer:
             self._writer.close()
 
+    def _means(self, step: int) -> tuple[dict[str, Any], float]:
+        """Means since the last line that was written, and the seconds that are left."""
+        found = jax.device_get(self.waiting)
+        means = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
+        seconds = time.monotonic() - self._since
+        record = {"step": step, "images_per_second": self._images / max(seconds, 1e-9)}
+        for name, value in means.items():
+            if name != "finite":
+                record[name] = np.asarray(value, np.float64).tolist()
+        return record, (self._total - step) * seconds / max(len(found), 1)
+
+    def _tell(self, record: dict[str, Any], seconds_left: float) -> None:
+        self._shown = time.monotonic()
+        self._echo(_line(record, self._total, seconds_left))
+
 
 def _line(record: dict[str, Any], total: int, seconds_left: float) -> str:
     iou = record.get("iou")
     quality = f"  IoU {iou[0]:.3f} to {iou[-1]:.3f}" if iou else ""
     hours, rest = divmod(round(seconds_left), 3600)
+    left = f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
     return (
         f"step {record['step']} of {total}  loss {record['loss']:.4f}{quality}  "
-        f"{record['images_per_second']:.2f} images/s  {hours}:{rest // 60:02d}:{rest % 60:02d} left"
+        f"{record['images_per_second']:.2f} images/s  about {left} left"
     )
 
 

@@ -111,7 +111,9 @@ def tuned_loss(loss: Loss, lora: LoraOptions | None = None, model_axis: str | No
     return tuned
 
 
-def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
+def tuned_job(
+    config: TrainConfig, mesh: Mesh, batches: Batches, echo: Callable[[str], None] = print
+) -> Job:
     """Fine-tuning as a configuration describes it; writes an adapter, and the merged model.
 
     The optimiser gets no patterns of frozen parameters: what they match is none of its parameters.
@@ -120,6 +122,7 @@ def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
       config: of the run, with a `tune.method` other than "full".
       mesh: from `sharding.make_mesh`.
       batches: of `TrainingBatch`, this process's part.
+      echo: takes lines for a person.
 
     Raises:
       InputError: as `interactive_job`, or there is no such checkpoint.
@@ -144,7 +147,7 @@ def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
 
     tuned = replace(job, variables=variables, export=export)
     if cached:
-        return _on_embeddings(tuned, config, lambda: join_heads(job.variables()))
+        return _on_embeddings(tuned, config, lambda: join_heads(job.variables()), echo)
     axis = MODEL if mesh.shape[MODEL] > 1 else None
     draw = job.picture
     assert draw is not None
@@ -155,14 +158,18 @@ def tuned_job(config: TrainConfig, mesh: Mesh, batches: Batches) -> Job:
     )
 
 
-def _on_embeddings(job: Job, config: TrainConfig, variables: Callable[[], Params]) -> Job:
+def _on_embeddings(
+    job: Job, config: TrainConfig, variables: Callable[[], Params], echo: Callable[[str], None]
+) -> Job:
     """The job without the image encoder in its steps, and so without pictures."""
     architecture, dtype = config.sam, jnp.dtype(config.model.dtype)
     model = Sam(architecture, dtype, decoder_dropout=config.model.decoder_dropout)
     folder = Path(config.tune.cached_embeddings)
+    batches = EmbeddedBatches(job.batches, Sam(architecture, dtype), variables, folder, echo)
     return replace(
         job,
         loss=tuned_loss(embedded_loss(model, config.interaction)),
-        batches=EmbeddedBatches(job.batches, Sam(architecture, dtype), variables, folder),
+        batches=batches,
+        batch_shapes=batches.shapes(job.batch_shapes),
         picture=None,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -27,7 +28,14 @@ class EmbeddedBatches:
     share them and another encoder finds none of them.
     """
 
-    def __init__(self, batches: Batches, model: Sam, variables: Callable[[], Params], folder: Path):
+    def __init__(
+        self,
+        batches: Batches,
+        model: Sam,
+        variables: Callable[[], Params],
+        folder: Path,
+        echo: Callable[[str], None] = lambda line: None,
+    ):
         """Encodes nothing yet.
 
         Args:
@@ -36,9 +44,11 @@ class EmbeddedBatches:
           variables: for it, plain, on the host: the encoder's are on the device only while an image
             is encoded.
           folder: where embeddings are kept; it is made when there is one.
+          echo: takes a line for a person, when the first image is encoded.
         """
         self._batches, self._model = batches, model
         self._variables, self._folder = variables, folder
+        self._echo: Callable[[str], None] | None = echo
 
     def __next__(self) -> EmbeddedBatch:
         """The next batch, encoded.
@@ -47,8 +57,17 @@ class EmbeddedBatches:
           InputError: the folder cannot be written to.
         """
         batch = next(self._batches)
+        # Of one type, whether they were kept or are new: another one is another program.
         features = [self._of_image(batch, i) for i in range(len(batch.images))]
-        return EmbeddedBatch(np.stack(features), batch.sizes_hw, batch.masks, batch.weights)
+        return EmbeddedBatch(
+            np.stack(features).astype(np.float32), batch.sizes_hw, batch.masks, batch.weights
+        )
+
+    def shapes(self, batch: Any) -> EmbeddedBatch:
+        """Those of such batches, from those of the batches that they are made from."""
+        found = jax.eval_shape(self._encode_batch, self._variables(), batch)
+        features = jax.ShapeDtypeStruct(found.shape, jnp.float32)
+        return EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
 
     def get_state(self) -> dict[str, Any]:
         """That of the batches."""
@@ -87,6 +106,9 @@ class EmbeddedBatches:
                 return np.asarray(kept.features)
         except InputError:
             pass  # not there, or damaged: it is made again
+        if self._echo is not None:
+            self._echo(f"encoding each image once; embeddings are kept in {self._folder}")
+            self._echo = None
         features = self._encode(batch, i)
         height, width = size_hw.tolist()
         try:
@@ -98,6 +120,12 @@ class EmbeddedBatches:
             ) from error
         return np.asarray(features)
 
+    def _encode_batch(self, variables: Params, batch: TrainingBatch) -> jax.Array:
+        config = self._model.config
+        images = normalized_images(batch, config.pixel_mean, config.pixel_std)
+        features: Any = self._model.apply(variables, images, method="encode_image")
+        return features
+
     def _encode(self, batch: TrainingBatch, i: int) -> jax.Array:
         one = jax.tree.map(lambda x: np.asarray(x[i : i + 1]), batch)
         encoder = self._variables()["params"]["image_encoder"]
@@ -105,10 +133,4 @@ class EmbeddedBatches:
 
     @cached_property
     def _compiled(self) -> Any:
-        config = self._model.config
-
-        def encode(variables, batch):
-            images = normalized_images(batch, config.pixel_mean, config.pixel_std)
-            return self._model.apply(variables, images, method="encode_image")
-
-        return jax.jit(encode)
+        return jax.jit(self._encode_batch)

@@ -32,24 +32,15 @@ def programs():
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch, programs):
     """Runs take updates over from each other: they cost far more to compile than to run."""
-    compile_update = loop.compile_update
 
-    def replaced(update, state, mesh):
-        jitted, found = compile_update(update, state, mesh), []
+    def replaced(lowered):
+        text = lowered.as_text()
+        if text not in programs:
+            options = {"xla_backend_optimization_level": 0}
+            programs[text] = lowered.compile(compiler_options=options)
+        return programs[text]
 
-        def call(state, batch):
-            if not found:
-                lowered = jitted.lower(state, batch)
-                text = lowered.as_text()
-                if text not in programs:
-                    options = {"xla_backend_optimization_level": 0}
-                    programs[text] = lowered.compile(compiler_options=options)
-                found.append(programs[text])
-            return found[0](state, batch)
-
-        return call
-
-    monkeypatch.setattr(loop, "compile_update", replaced)
+    monkeypatch.setattr(loop, "compiled", replaced)
 
 
 @pytest.fixture

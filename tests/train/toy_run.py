@@ -84,7 +84,8 @@ def dying(spec):
 def main(folder, spec=""):
     if spec.startswith("call:"):
         dying(spec)
-    job = Job(variables, loss, ToyBatches(spec), BATCH, depth=1, export=export)
+    shapes = jax.ShapeDtypeStruct((BATCH, 128), jnp.float32)
+    job = Job(variables, loss, ToyBatches(spec), BATCH, 1, export, shapes, ["lower BATCH"])
     optimizer = OptimizerOptions(steps=STEPS, warmup_steps=3, decay_steps=(15,))
     options = RunOptions(checkpoint_every=EVERY, log_every=4)
     folder = Path(folder)

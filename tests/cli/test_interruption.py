@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM in a training run: one line wherever it is, and what was done is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam_jax.cli.interruption import what_is_kept
+from sam_jax.train import pretrain as pretrain_module
+from sam_jax.train import runs
+from sam_jax.train.run_checkpoints import newest_step
+
+SCRIPT = Path(__file__).parent / "interrupted_run.py"
+COMMAND = [sys.executable, str(SCRIPT)]
+
+
+def finished(folder):
+    done = subprocess.run([*COMMAND, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "model.npy"), done.stdout
+
+
+def interrupted(folder, place, *signals):
+    """What a run that is held up at a place says on stderr, interrupted there; it ends with 130."""
+    marker = Path(f"{folder}.held")
+    child = subprocess.Popen(
+        [*COMMAND, str(folder), place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not marker.exists():
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.05)
+        for number in signals:
+            os.kill(child.pid, number)
+            time.sleep(0.3)  # two of the same that are waiting are one
+        said = child.communicate(timeout=50)[1]
+    finally:
+        child.kill()
+    assert child.returncode == 130, said
+    return said.splitlines()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("unbroken") / "run")[0]
+
+
+# What is held up for a minute must end before that: `interrupted` waits for 50 seconds.
+@pytest.mark.parametrize(
+    "place, number, step",
+    [
+        ("compile", signal.SIGINT, 0),
+        ("step", signal.SIGTERM, 8),
+        ("read", signal.SIGINT, 7),
+        pytest.param("read", signal.SIGTERM, 7, marks=pytest.mark.slow),
+        pytest.param("compile", signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param("save", signal.SIGTERM, 5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_ends_with_one_line_and_the_same_command_goes_on(
+    tmp_path, unbroken, place, number, step
+):
+    folder = tmp_path / "run"
+    (line,) = interrupted(folder, place, number)
+    assert line == what_is_kept(folder)
+    assert newest_step(folder / "checkpoints") == step
+    if not step:
+        assert line == "interrupted before the first checkpoint; the same command begins again"
+        return
+    assert f"the checkpoint of step {step} is kept in {folder / 'checkpoints'}" in line
+    found, told = finished(folder)
+    assert f"going on from step {step}\n" in told
+    np.testing.assert_array_equal(found, unbroken)
+
+
+def test_a_second_request_ends_an_update_that_does_not_listen(tmp_path):
+    folder = tmp_path / "run"
+    (line,) = interrupted(folder, "long step", signal.SIGINT, signal.SIGINT)
+    assert "the checkpoint of step 5 is kept" in line
+
+
+@pytest.mark.parametrize("command, recipe", [("train", "vit_b"), ("pretrain", "mae_vit_b")])
+def test_both_commands_say_what_is_kept(run, monkeypatch, command, recipe):
+    def stopped(*_):
+        Path("out/checkpoints").mkdir(parents=True)
+        Path("out/checkpoints/12.sealed").touch()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(runs, "train_run", stopped)
+    monkeypatch.setattr(pretrain_module, "pretrain_run", stopped)
+    result = run.interrupted(command, recipe, "--set", "data.path=x", "--output", "out")
+    assert result.stderr == (
+        "interrupted: the checkpoint of step 12 is kept in out/checkpoints, and the same command "
+        "goes on from there\n"
+    )
