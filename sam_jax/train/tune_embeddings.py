@@ -63,8 +63,8 @@ class EmbeddedBatches:
             np.stack(features).astype(np.float32), batch.sizes_hw, batch.masks, batch.weights
         )
 
-    def shapes(self, batch: Any) -> EmbeddedBatch:
-        """Those of such batches, from those of the batches that they are made from."""
+    def shapes(self, batch: Any) -> Any:
+        """An `EmbeddedBatch` of shapes, from the shapes of the batch that it is made from."""
         found = jax.eval_shape(self._encode_batch, self._variables(), batch)
         features = jax.ShapeDtypeStruct(found.shape, jnp.float32)
         return EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
