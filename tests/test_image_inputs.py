@@ -98,7 +98,7 @@ def encoders():
     yield pytest.param(lambda x: mae.apply({}, x, jnp.zeros((1, 16))), id="Mae")
 
 
-@pytest.mark.parametrize("encode", encoders())
+@pytest.mark.parametrize("encode", list(encoders()))
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, bool])
 def test_encoders_refuse_pixels_under_jit_too(encode, dtype):
     images = jnp.zeros((1, 64, 64, 3), dtype)
