@@ -12,28 +12,49 @@ class StopRequests(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._at_once = False
+        self._patience: float | None = None
 
     @contextmanager
-    def end_at_once(self) -> Iterator[None]:
-        """A request raises in the block, or before it: for work that may be left half done.
+    def end_within(self, seconds: float) -> Iterator[None]:
+        """A request ends the block if it takes so much longer: for work that may be left undone.
+
+        Args:
+          seconds: 0 ends it at once.
 
         Raises:
           KeyboardInterrupt: it was asked to stop.
         """
-        self._at_once = True
+        self._patience = seconds
         try:
             if self.is_set():
-                raise KeyboardInterrupt
+                self._end_later()
             yield
         finally:
-            self._at_once = False
+            self._patience = None
 
-    def _request(self, number: int, frame: Any) -> None:
+    def request(self, number: int, frame: Any) -> None:
+        """Handles Ctrl-C and SIGTERM."""
         second = self.is_set()
         self.set()
-        if second or self._at_once:
+        if second:
             raise KeyboardInterrupt
+        if self._patience is not None:
+            self._end_later()
+
+    def overdue(self, number: int, frame: Any) -> None:
+        """Handles the clock."""
+        if self._patience is not None:
+            raise KeyboardInterrupt
+
+    def _end_later(self) -> None:
+        # Without a clock, a second request ends it.
+        if not self._patience:
+            raise KeyboardInterrupt
+        if _CLOCK is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
+
+
+_CLOCK = getattr(signal, "SIGALRM", None)  # not on Windows
 
 
 @contextmanager
@@ -46,10 +67,14 @@ def stop_requests() -> Iterator[StopRequests]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, event._request) for number in numbers}
+    handlers: dict[int, Any] = {signal.SIGINT: event.request, signal.SIGTERM: event.request}
+    if _CLOCK is not None:
+        handlers[_CLOCK] = event.overdue
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield event
     finally:
+        if _CLOCK is not None and event.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -14,7 +14,7 @@ import click
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _STATUS = 130
 # Seconds after which a run that has not ended says what it waits for.
-_PATIENCE = 2.0
+_PATIENCE = 3.0
 
 
 @contextmanager

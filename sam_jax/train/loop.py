@@ -40,6 +40,8 @@ from sam_jax.types import Params
 
 # Updates between which several processes ask each other whether one was asked to stop.
 _AGREED_EVERY = 8
+# Seconds that a run which was asked to stop waits for a batch, to end after its update.
+_READING_PATIENCE = 1.0
 
 
 @runtime_checkable
@@ -160,7 +162,7 @@ def _run_job(
     try:
         with stop_requests() as stop, memory_errors(job.memory):
             if first < optimizer_options.steps:
-                with _ends_at_once(stop):
+                with _ends_within(stop, 0):
                     traced = update.trace(state_shapes, job.batch_shapes)
                     program = compiled(traced.lower())
                 check_compiled(program, mesh, job.memory)
@@ -202,9 +204,9 @@ def _begun(
     return first, state
 
 
-def _ends_at_once(stop: StopRequests) -> AbstractContextManager[None]:
+def _ends_within(stop: StopRequests, seconds: float) -> AbstractContextManager[None]:
     """For waiting: one of several processes must not leave, as the others would wait for it."""
-    return stop.end_at_once() if jax.process_count() == 1 else nullcontext()
+    return stop.end_within(seconds) if jax.process_count() == 1 else nullcontext()
 
 
 @dataclass
@@ -225,7 +227,7 @@ class _Loop:
         for step in range(first + 1, total + 1):
             place = self.job.batches.get_state()
             try:
-                with _ends_at_once(stop):
+                with _ends_within(stop, _READING_PATIENCE):
                     part = next(self.job.batches)
             except KeyboardInterrupt:
                 self._keep(step - 1, state, place, before)

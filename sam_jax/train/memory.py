@@ -227,7 +227,7 @@ def _each(mesh: Mesh) -> str:
     return " on each device" if mesh.devices.size > 1 else ""
 
 
-def _gb(size: float) -> str:
+def _gb(size: int) -> str:
     return f"{size / 1e9:.3g} GB"
 
 

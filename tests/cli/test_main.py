@@ -119,6 +119,44 @@ def test_what_a_user_can_mend_is_one_line(monkeypatch, error, reason):
     assert line.startswith("error: ") and reason in line
 
 
+OUT_OF_MEMORY = [MemoryError(), JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GB")]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["machine", "device"])
+@pytest.mark.parametrize(
+    "command, named, others",
+    [
+        (
+            "train",
+            ["data.batch_size", "data.max_masks", "model.remat"],
+            ["--dtype", "--checkpoint"],
+        ),
+        ("pretrain", ["data.batch_size", "model.remat"], ["--dtype", "data.max_masks"]),
+        ("generate", ["--points-per-batch", "--dtype bfloat16", "--checkpoint"], ["data."]),
+        ("segment", ["--dtype bfloat16", "--checkpoint"], ["--points-per-batch"]),
+        ("encode", ["--batch-size", "--dtype bfloat16"], ["--points-per-batch"]),
+        ("track", ["--dtype bfloat16", "objects"], ["--points-per-batch"]),
+        ("convert", ["machine"], ["--dtype"]),
+    ],
+)
+def test_out_of_memory_names_what_the_command_can_change(error, command, named, others):
+    line = user_message(error, command, ["photo.png"])
+    assert all(word in line for word in named), line
+    assert not any(word in line for word in others), line
+    assert "the CPU" not in line and "\n" not in line
+    options = {option for c in [main.commands[command]] for p in c.params for option in p.opts}
+    assert {word for word in line.replace(")", " ").split() if word[:2] == "--"} <= {
+        *options,
+        *(f"{option}," for option in options),
+    }
+    assert "bfloat16" not in user_message(error, command, ["photo.png", "--dtype", "bfloat16"])
+
+
+def test_the_cpu_is_offered_to_other_devices_alone(monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert user_message(MemoryError(), "segment").endswith("or the CPU (JAX_PLATFORMS=cpu)")
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), JaxRuntimeError("INTERNAL"), KeyError("x")])
 def test_a_defect_is_not_hidden(monkeypatch, error):
     assert user_message(error) is None
