@@ -66,7 +66,7 @@ class EmbeddedBatches:
     def shapes(self, batch: Any) -> Any:
         """An `EmbeddedBatch` of shapes, from the shapes of the batch that it is made from."""
         found = jax.eval_shape(self._encode_batch, self._variables(), batch)
-        features = jax.ShapeDtypeStruct(found.shape, jnp.float32)
+        features: Any = jax.ShapeDtypeStruct(found.shape, jnp.float32)
         return EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
 
     def get_state(self) -> dict[str, Any]:
