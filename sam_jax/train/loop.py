@@ -162,7 +162,7 @@ def _run_job(
     try:
         with stop_requests() as stop, memory_errors(job.memory):
             if first < optimizer_options.steps:
-                with _ends_within(stop, 0):
+                with _ends_within(stop, 0.0):
                     traced = update.trace(state_shapes, job.batch_shapes)
                     program = compiled(traced.lower())
                 check_compiled(program, mesh, job.memory)
