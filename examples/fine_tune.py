@@ -3,8 +3,8 @@
 python examples/fine_tune.py
 
 Two lines of text are learned from, the three below them are what the result is tested on: one click
-in a word should give the word. A few minutes on two CPU cores. With --method lora the image encoder
-learns too, which takes longer. The example needs more than the library itself:
+in a word should give the word. About two minutes on two CPU cores. With --method lora the image
+encoder learns too, which takes longer. The example needs more than the library itself:
 pip install "sam-jax[train]" scikit-image
 """
 
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="tiny")
     parser.add_argument("--method", choices=["decoder", "lora"], default="decoder")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path("fine_tuned"))
     args = parser.parse_args(argv)
 
