@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sam_jax.types import ArrayLike
+
 # PyTorch's names for two constants of LayerNorm: the encoder and every convolutional norm use the
 # first, the mask decoder's transformer keeps PyTorch's default.
 EPSILON = 1e-6
@@ -37,7 +39,7 @@ def materialize(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
-def add_to_channels(x: Float[Array, "..."], vector: Float[Array, "..."]) -> Float[Array, "..."]:
+def add_to_channels(x: Float[Array, "..."], vector: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     """A sum over the last axes, in the type of `x`; the vector's missing axes are spelled out.
 
     So it works where `jax_numpy_rank_promotion` allows no broadcasting between ranks.
