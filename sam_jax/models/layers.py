@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Shaped
 
 from sam_jax.errors import InputError
 
+from sam_jax.types import ArrayLike
+
 # PyTorch's names for two constants of LayerNorm: the encoder and every convolutional norm use the
 # first, the mask decoder's transformer keeps PyTorch's default.
 EPSILON = 1e-6
@@ -52,7 +54,7 @@ def materialize(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
-def add_to_channels(x: Float[Array, "..."], vector: Float[Array, "..."]) -> Float[Array, "..."]:
+def add_to_channels(x: Float[Array, "..."], vector: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     """A sum over the last axes, in the type of `x`; the vector's missing axes are spelled out.
 
     So it works where `jax_numpy_rank_promotion` allows no broadcasting between ranks.
