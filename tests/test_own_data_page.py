@@ -91,8 +91,11 @@ def test_every_command_has_the_options_that_it_is_given():
 @pytest.mark.slow
 def test_the_page_from_its_first_command_to_its_last(photos):
     pytest.importorskip("grain")
+    changes = ["optimizer.steps=2", "optimizer.warmup_steps=0", "optimizer.decay_steps=[]"]
+    changes += ["data.batch_size=2", "data.max_masks=2", "data.workers=0"]
+    changes += ["simulation.correction_points=0", "simulation.mask_only_passes=0"]
     short = {
-        "train": ["--set", "optimizer.steps=2", "--set", "optimizer.warmup_steps=0"],
+        "train": [word for change in changes for word in ("--set", change)],
         "generate": ["--points-per-side", "4"],
     }
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAM_JAX_CACHE": str(photos / "cache")}
