@@ -11,6 +11,7 @@ import click
 
 from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.progress import ProgressBar
+from sam_jax.files import written_together
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -32,6 +32,8 @@ from sam_jax.cli.image_options import ImageFile
 from sam_jax.cli.meeting import leave, meet
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
+
+Item = TypeVar("Item")
 
 _BEAT_SECONDS = 5.0
 # A process that is not heard of for so long is gone. Network file systems show a change late.
@@ -60,10 +62,10 @@ class Share:
         """Whose results a line tells of: process 0 speaks for all."""
         return f"{self.folder}" + (f": process {self.index} of {self.count}" if self.index else "")
 
-    def of(self, images: Sequence[ImageFile]) -> list[ImageFile]:
+    def of(self, images: Sequence[Item]) -> list[Item]:
         """This process's images: each is one process's, and always the same one's.
 
-        Every so-manyth, so that what an earlier run has left to do is everyone's.
+        Round-robin, so that what an earlier run has left to do is spread evenly.
         """
         if self.count == 1:
             return list(images)

@@ -84,6 +84,8 @@ def object_prompts(
         "boxes": iter(boxes),
         "mask_inputs": iter(masks),
     }
+    if mask_labels and not masks:
+        raise InputError("--label is for a picture of a mask; add --mask-input FILE before it")
     labels = iter(mask_labels)
     last_mask: ObjectPrompt | None = None
     found: dict[str | None, ObjectPrompt] = {}

@@ -9,7 +9,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
 from sam_jax.errors import InputError
-
 from sam_jax.types import ArrayLike
 
 # PyTorch's names for two constants of LayerNorm: the encoder and every convolutional norm use the

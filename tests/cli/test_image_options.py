@@ -209,16 +209,30 @@ def test_track_gives_each_mask_its_label(run, folder):
         raise SystemExit(0)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sam_jax.cli.track._video_model", Path)
         patch.setattr("sam_jax.cli.track.frame_prompts", remember)
         words = "--object 1 --mask 0:a.png --label 2 --object 2 --mask 0:a.png --label 1,2,3"
         CliRunner().invoke(
-            main, ["track", "clip", *words.split(), "--object", "3", "--mask", "0:b"]
+            main,
+            [
+                "track",
+                "clip",
+                "--checkpoint",
+                "any",
+                *words.split(),
+                "--object",
+                "3",
+                "--mask",
+                "0:b",
+            ],
         )
     assert seen == [
         (1, Path("a.png"), 2),
         (2, Path("a.png"), (1, 2, 3)),
         (3, Path("b"), None),
     ]
-    for words in ("--label 1 --mask 0:a.png", "--mask 0:a.png --label 1 --label 2"):
-        line = run.refused("track", "clip", *words.split())
-        assert line == "--label is for the --mask before it; give one after each --mask"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sam_jax.cli.track._video_model", Path)
+        for words in ("--label 1 --mask 0:a.png", "--mask 0:a.png --label 1 --label 2"):
+            line = run.refused("track", "clip", "--checkpoint", "any", *words.split())
+            assert line == "--label is for the --mask before it; give one after each --mask"

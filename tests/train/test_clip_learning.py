@@ -35,7 +35,6 @@ noise = 0.0
 [optimizer]
 learning_rate = 2e-3
 steps = 2
-warmup_steps = 10
 schedule = "cosine"
 layer_decay = 1.0
 weight_decay = 0.01
@@ -127,7 +126,11 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(recipe, tmp_path):
 @pytest.mark.slow
 def test_it_learns_what_it_is_shown(recipe, tmp_path):
     config = config_of(
-        recipe, "optimizer.steps=480", "run.log_every=20", "run.checkpoint_every=480"
+        recipe,
+        "optimizer.steps=480",
+        "optimizer.warmup_steps=10",
+        "run.log_every=20",
+        "run.checkpoint_every=480",
     )
     train_clips(config, tmp_path / "run", print)
     found = metrics(tmp_path / "run")
