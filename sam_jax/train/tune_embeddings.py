@@ -63,10 +63,10 @@ class EmbeddedBatches:
             np.stack(features).astype(np.float32), batch.sizes_hw, batch.masks, batch.weights
         )
 
-    def shapes(self, batch: Any) -> EmbeddedBatch:
+    def shapes(self, batch: Any) -> Any:
         """Those of such batches, from those of the batches that they are made from."""
         found = jax.eval_shape(self._encode_batch, self._variables(), batch)
-        features = jax.ShapeDtypeStruct(found.shape, jnp.float32)
+        features: Any = jax.ShapeDtypeStruct(found.shape, jnp.float32)
         return EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
 
     def get_state(self) -> dict[str, Any]:
