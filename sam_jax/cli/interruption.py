@@ -15,6 +15,7 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _STATUS = 130
 # Seconds after which a run that has not ended says what it waits for.
 _PATIENCE = 3.0
+WAITING = "stopping after this step, with a checkpoint; a second request ends the run at once"
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def _watch(reading: int, ended: threading.Event, line: Callable[[], str]) -> Non
 
 def _say_later(ended: threading.Event) -> None:
     if not ended.wait(_PATIENCE):
-        _say("stopping after this step, with a checkpoint; a second request ends the run at once")
+        _say(WAITING)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -256,6 +256,7 @@ class _Loop:
                 self._check(*before)
                 self.checkpoints.save(step, state, _of_all(self.job.batches.get_state()))
                 self.saved = step
+                stopping |= stop.is_set() and jax.process_count() == 1
             self.checkpoints.poll()
             if stopping and step < total:
                 self.checkpoints.wait()

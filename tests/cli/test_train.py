@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(
 ):
     result = run("train", "run.toml", "--output", "out", "--set", "optimizer.steps=4")
     assert "step 4 of 4" in result.stdout and result.stdout.endswith("written to out/model\n")
+    plan, compiling, first = result.stdout.splitlines()[1:4]
+    assert plan == "learning rate: 0.0008, the same to step 4"
+    assert re.fullmatch(r"compiling the step \(about \d+ s\)", compiling)
+    # After the first update already, though metrics are written after every second.
+    assert re.search(r"^step 1 of 4 .* about \d+:\d\d:\d\d left$", first)
     records = metrics("out")
     assert [record["step"] for record in records] == [2, 4]
     assert len(records[-1]["iou"]) == 3 and records[-1]["skipped_records"] >= 1
