@@ -97,8 +97,13 @@ def without(tmp_path_factory):
     return run_child(tmp_path_factory.mktemp("plain") / "plain.npz", {}, list(CALLS))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", [*MODES, "all"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *(pytest.param(mode, marks=pytest.mark.exhaustive) for mode in MODES),
+        pytest.param("all", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_in_a_mode_gives_what_one_without_gives(mode, without, tmp_path):
     environment = ALL if mode == "all" else MODES[mode]
     assert_same(run_child(tmp_path / "found.npz", environment, list(CALLS)), without)
