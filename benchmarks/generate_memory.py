@@ -30,7 +30,7 @@ def measure(model: str, image: str, points_per_side: int, loose: bool) -> None:
     import numpy as np
 
     from sam_jax import VIT_B, Segmenter
-    from sam_jax.models.sam import variable_shapes
+    from sam_jax.models.sam.sam import variable_shapes
 
     if model == "vit_b":
         rng = np.random.default_rng(0)

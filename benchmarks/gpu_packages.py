@@ -23,7 +23,7 @@ def random_params(name: str) -> Any:
     import jax
 
     from sam_jax.configs import CONFIGS
-    from sam_jax.models.sam import variable_shapes
+    from sam_jax.models.sam.sam import variable_shapes
 
     rng = np.random.default_rng(0)
 
@@ -130,7 +130,7 @@ class Original:
         with contextlib.suppress(ImportError):  # before its parts, or it would be loaded in part
             import segment_anything  # noqa: F401
         from convert.conversion import to_state_dict
-        from convert.original import build_original
+        from convert.sam.reference import build_original
         from sam_jax.configs import CONFIGS
 
         self.name, self.config = name, CONFIGS[name]

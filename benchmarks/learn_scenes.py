@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam_jax import Segmenter
-from sam_jax.data.scene_set import SceneSet
+from sam_jax.data.scenes.scene_set import SceneSet
 from sam_jax.evaluate.selection import SelectedImages, Selection
 from sam_jax.evaluate.tasks import MODEL, TaskOptions, make_tasks
 from sam_jax.train.config import config_from_values, read_values

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sam_jax.data.scene_batches import SceneBatches
-from sam_jax.data.scenes import Scene, SceneOptions, scene
+from sam_jax.data.scenes.batches import SceneBatches
+from sam_jax.data.scenes.scenes import Scene, SceneOptions, scene
 from sam_jax.files import written_aside
 
 # By level: wholes, parts, parts of parts, background.

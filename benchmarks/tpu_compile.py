@@ -82,7 +82,7 @@ def compile_program(
 
     from sam_jax import Sam
     from sam_jax.configs import CONFIGS
-    from sam_jax.models.sam import variable_shapes
+    from sam_jax.models.sam.sam import variable_shapes
 
     build = {"encoder": encoder_program, "decoder": decoder_program}[program]
     # Forced, as the platform that would choose is the CPU here.

@@ -37,13 +37,13 @@ def compile_update(recipe: str, topology: str, model_devices: int) -> tuple[Any,
     from jax.experimental import topologies
 
     from sam_jax.data.batches import TrainingBatch
-    from sam_jax.models.sam import Sam, variable_shapes
+    from sam_jax.models.sam.sam import Sam, variable_shapes
     from sam_jax.sharding import DATA, MODEL, make_mesh, split_heads
     from sam_jax.train.config import config_from_values, read_values
-    from sam_jax.train.optimizer import make_optimizer
-    from sam_jax.train.placement import batch_sharding, compile_update, state_shardings
-    from sam_jax.train.step import initial_state, make_update
-    from sam_jax.train.tasks import interactive_loss
+    from sam_jax.train.loop.optimizer import make_optimizer
+    from sam_jax.train.loop.placement import batch_sharding, compile_update, state_shardings
+    from sam_jax.train.loop.step import initial_state, make_update
+    from sam_jax.train.loop.tasks import interactive_loss
 
     config = config_from_values(read_values(recipe, ["data.path=unused"]))
     architecture = config.sam

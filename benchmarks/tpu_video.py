@@ -29,9 +29,9 @@ def compile_step(name: str, objects: int, device: Any, dtype: str) -> Any:
     import jax.numpy as jnp
 
     from sam_jax.models.sam2 import hiera, memory_attention
+    from sam_jax.models.sam2.config import SAM2_CONFIGS
     from sam_jax.models.sam2.sam2 import Sam2, variable_shapes
     from sam_jax.ops import depthwise
-    from sam_jax.sam2_configs import SAM2_CONFIGS
     from sam_jax.video import programs
     from sam_jax.video.state import empty_bank
 

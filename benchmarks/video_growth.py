@@ -15,8 +15,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from sam_jax.models.sam2.config import SAM2_CONFIGS
 from sam_jax.models.sam2.sam2 import variable_shapes
-from sam_jax.sam2_configs import SAM2_CONFIGS
 from sam_jax.video import programs
 from sam_jax.video.tracker import Tracker
 

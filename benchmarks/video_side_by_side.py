@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from convert.conversion import from_state_dict
-from convert.original_sam2 import build_original_sam2
-from sam_jax.sam2_configs import SAM2_CONFIGS
+from convert.sam2.reference import build_original_sam2
+from sam_jax.models.sam2.config import SAM2_CONFIGS
 from sam_jax.video.inputs import prepare_frame
 from sam_jax.video.tracker import Tracker
 

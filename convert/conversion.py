@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convert import sam, sam2
+from convert.files.restricted_pickle import Placeholder
+from convert.files.source_files import SourceFiles, find_source, read_values
+from convert.files.state_dicts import StateDict, find_state_dict
+from convert.files.torch_files import write_torch_file
 from convert.relatives import describe_class, describe_relative
-from convert.restricted_pickle import Placeholder
-from convert.sam2_variants import detect_sam2_naming, infer_sam2_config
-from convert.source_files import SourceFiles, find_source, read_values
-from convert.state_dicts import StateDict, find_state_dict
+from convert.sam import table as sam
+from convert.sam.variants import infer_config
+from convert.sam2 import table as sam2
+from convert.sam2.variants import detect_sam2_naming, infer_sam2_config
 from convert.tables import HUGGING_FACE, OFFICIAL, Entry, to_native, to_torch
-from convert.torch_files import write_torch_file
-from convert.variants import infer_config
-from sam_jax.checkpoints import (
+from sam_jax.checkpoints.native import (
     CheckpointInfo,
     check_destination,
     flat_shapes,
@@ -29,8 +30,8 @@ from sam_jax.checkpoints import (
 )
 from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
-from sam_jax.families import ModelConfig, family_named, family_of
-from sam_jax.sam2_configs import Sam2Config
+from sam_jax.models.families import ModelConfig, family_named, family_of
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.types import Params
 
 _MAX_CONFIG_BYTES = 1 << 20
@@ -155,13 +156,13 @@ def read_source(
     Takes zip-format `.pth`, `.pt` and `.bin` files and `.safetensors` files, each in the original's
     or in Hugging Face's naming; sharded weights by their index or by one part; or a directory that
     holds one of these. The keys and prefixes that training code puts around a state dict are seen
-    through (`convert.state_dicts`); where a file holds several models, averaged weights are
+    through (`convert.files.state_dicts`); where a file holds several models, averaged weights are
     preferred, and a warning names what was taken.
 
     Args:
       path: the file or directory.
       config: the architecture; by default the file's own, where `export_checkpoint` wrote it, and
-        else told from names and shapes (`convert.variants`).
+        else told from names and shapes (`convert.sam.variants`).
       state_dict: which model to take of several in the file, such as "model" or "teacher.*".
 
     Returns:
@@ -256,7 +257,7 @@ def read_state_dict(path: str | os.PathLike, place: str | None = None) -> tuple[
 
     Args:
       path: as for `read_source`.
-      place: where it stands, if not where `convert.state_dicts` finds it.
+      place: where it stands, if not where `convert.files.state_dicts` finds it.
 
     Raises:
       CheckpointError: as `read_source`, but for which tensors there are.

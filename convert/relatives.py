@@ -106,7 +106,7 @@ _ALONE = (
     _Relative(
         "a masked autoencoder",
         (r"(cls_token|vit\.embeddings\.cls_token)$", r"decoder(_blocks)?\."),
-        "an encoder to train from; convert.mae.read_mae reads it",
+        "an encoder to train from; convert.mae.table.read_mae reads it",
     ),
     _Relative(
         "a plain ViT or DINO backbone, or a masked autoencoder's encoder",
@@ -114,7 +114,7 @@ _ALONE = (
             r"(cls_token|(vit\.)?embeddings\.cls_token)$",
             r"((vit\.)?(encoder\.layer|layers)|blocks)\.",
         ),
-        f"{_BACKBONE}; convert.mae.read_mae reads masked autoencoders",
+        f"{_BACKBONE}; convert.mae.table.read_mae reads masked autoencoders",
     ),
     _Relative(
         "SAM 2's image encoder alone",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_jax.checkpoints import mismatch_report
+from sam_jax.checkpoints.native import mismatch_report
 from sam_jax.errors import CheckpointError
 
 OFFICIAL = "official"

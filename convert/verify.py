@@ -19,18 +19,18 @@ import numpy as np
 from jaxtyping import Float
 
 from convert.conversion import read_state_dict, to_state_dict
-from convert.original import build_original
-from convert.original_sam2 import build_original_sam2
-from convert.sam import detect_naming
-from convert.sam2 import is_sam2
-from convert.sam2_variants import detect_sam2_naming
+from convert.sam.reference import build_original
+from convert.sam.table import detect_naming
+from convert.sam2.reference import build_original_sam2
+from convert.sam2.stages import sam2_stages
+from convert.sam2.table import is_sam2
+from convert.sam2.variants import detect_sam2_naming
 from convert.tables import OFFICIAL
-from convert.verify_sam2 import sam2_stages
-from sam_jax.checkpoints import Checkpoint, load_checkpoint
+from sam_jax.checkpoints.native import Checkpoint, load_checkpoint
 from sam_jax.configs import SamConfig
-from sam_jax.families import ModelConfig
-from sam_jax.models.sam import Sam
-from sam_jax.sam2_configs import Sam2Config
+from sam_jax.models.families import ModelConfig
+from sam_jax.models.sam.sam import Sam
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.types import Params, Prompts
 
 # Largest absolute error: of predicted IoU, as it is; of all else, over the reference's deviation.

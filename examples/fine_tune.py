@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 import sam_jax
-from sam_jax.checkpoints import read_info
+from sam_jax.checkpoints.native import read_info
+from sam_jax.checkpoints.registry import checkpoint_path
 from sam_jax.formats.coco import write_coco
 from sam_jax.formats.overlay import draw_overlay, side_by_side
 from sam_jax.formats.rle import encode_rle
 from sam_jax.formats.sa1b import Sa1bImage
-from sam_jax.registry import checkpoint_path
 from sam_jax.train.config import config_from_values
 from sam_jax.train.runs import train_run
 

@@ -4,27 +4,27 @@ The public names are loaded when first used, so that importing the package, or a
 line for help, does not wait for JAX.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.lazy_names import lazy_names
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:
     from sam_jax.automatic.options import PRESETS, GenerateOptions
     from sam_jax.automatic.records import GeneratedMasks
-    from sam_jax.checkpoints import load_checkpoint, load_params, save_checkpoint
-    from sam_jax.compiled_programs import cache_compiled_programs
+    from sam_jax.checkpoints.native import load_checkpoint, load_params, save_checkpoint
     from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
     from sam_jax.embeddings import ImageEmbedding
     from sam_jax.formats.mask_pictures import read_mask
     from sam_jax.image_inputs import prepare_image, prepare_images
     from sam_jax.images import read_image
-    from sam_jax.models.sam import Sam
+    from sam_jax.inference.program_cache import cache_compiled_programs
+    from sam_jax.models.sam.sam import Sam
+    from sam_jax.models.sam2.config import SAM2_CONFIGS, Sam2Config
     from sam_jax.models.sam2.sam2 import Sam2
     from sam_jax.postprocess import MaskPrediction
     from sam_jax.preprocess import mask_to_logits
-    from sam_jax.sam2_configs import SAM2_CONFIGS, Sam2Config
     from sam_jax.segmenter import Segmenter
     from sam_jax.sharding import make_mesh
     from sam_jax.types import Prompts
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "sam_jax.automatic.options": ("PRESETS", "GenerateOptions"),
     "sam_jax.automatic.records": ("GeneratedMasks",),
-    "sam_jax.checkpoints": ("load_checkpoint", "load_params", "save_checkpoint"),
-    "sam_jax.compiled_programs": ("cache_compiled_programs",),
+    "sam_jax.checkpoints.native": ("load_checkpoint", "load_params", "save_checkpoint"),
+    "sam_jax.inference.program_cache": ("cache_compiled_programs",),
     "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
     "sam_jax.embeddings": ("ImageEmbedding",),
     "sam_jax.formats.mask_pictures": ("read_mask",),
     "sam_jax.image_inputs": ("prepare_image", "prepare_images"),
     "sam_jax.images": ("read_image",),
-    "sam_jax.models.sam": ("Sam",),
+    "sam_jax.models.sam.sam": ("Sam",),
     "sam_jax.models.sam2.sam2": ("Sam2",),
     "sam_jax.postprocess": ("MaskPrediction",),
     "sam_jax.preprocess": ("mask_to_logits",),
-    "sam_jax.sam2_configs": ("SAM2_CONFIGS", "Sam2Config"),
+    "sam_jax.models.sam2.config": ("SAM2_CONFIGS", "Sam2Config"),
     "sam_jax.segmenter": ("Segmenter",),
     "sam_jax.sharding": ("make_mesh",),
     "sam_jax.types": ("Prompts",),
@@ -54,8 +54,6 @@ _HOMES = {
     "sam_jax.video.tracked_masks": ("TrackedMasks",),
     "sam_jax.video.tracker": ("Tracker",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "CONFIGS",
     "PRESETS",
@@ -94,13 +92,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports the module that holds a public name."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'sam_jax' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float32, Shaped, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.models.sam2.config import ModelConfig
 from sam_jax.ops.resample import antialiased_matrix
 from sam_jax.pixel_numbers import FLOAT_SLACK
-from sam_jax.sam2_configs import ModelConfig
 
 
 def resized_hw(size_hw: tuple[int, int], image_size: int) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from PIL import Image
 from sam_jax.errors import InputError
 from sam_jax.image_inputs import framed_hw, prepare_image, resize_image, resized_hw
 from sam_jax.images import MAX_PIXELS
+from sam_jax.models.sam2.config import ModelConfig
 from sam_jax.one_line import one_line
-from sam_jax.sam2_configs import ModelConfig
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 
 __all__ = [

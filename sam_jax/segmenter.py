@@ -13,19 +13,21 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from sam_jax import checkpoints
-from sam_jax.adapters import load_adapter
+from sam_jax.adapters.adapter_files import load_adapter
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop, image_crops
 from sam_jax.automatic.options import family_defaults, generate_options
 from sam_jax.automatic.records import GeneratedMasks, warn_of_nothing_kept
-from sam_jax.compiled import CompiledModel
+from sam_jax.checkpoints import native as checkpoints
+from sam_jax.checkpoints.registry import DEFAULT_CHECKPOINT
 from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
-from sam_jax.models.decoding import build_model, embedding_of
+from sam_jax.inference.compiled_model import CompiledModel
+from sam_jax.inference.decoding import build_model, embedding_of
+from sam_jax.models.sam2.config import ModelConfig, Sam2Config, check_sam2_config
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.one_line import model_line
 from sam_jax.postprocess import MaskPrediction, checked_clean, default_clean_area
@@ -36,8 +38,6 @@ from sam_jax.preprocess import (
     scale_prompts,
     without_empty,
 )
-from sam_jax.registry import DEFAULT_CHECKPOINT
-from sam_jax.sam2_configs import ModelConfig, Sam2Config, check_sam2_config
 from sam_jax.sharding import DATA, place_params, with_automatic_axes
 from sam_jax.types import FEEDBACK_LIMIT, Params, compute_dtype, is_whole
 

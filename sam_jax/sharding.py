@@ -1,4 +1,4 @@
-"""Many devices: a (data, model) mesh, where parameters lie on it, and the model over it.
+"""Many devices: a (data, model) mesh, and where parameters lie on it.
 
 Images of a batch are divided over `data`; the encoder's attention heads and the hidden channels of
 its MLPs over `model`, with one sum over devices behind each (Megatron-LM, section 3); prompts over
@@ -8,19 +8,16 @@ a program are those that stand here and no others, and kernels see ordinary arra
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
 
 from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
-from sam_jax.models.decoding import decode_prompts
-from sam_jax.models.sam import Sam
-from sam_jax.types import Params, Prompts
+from sam_jax.types import Params
 
 DATA, MODEL = "data", "model"
 ALL = (DATA, MODEL)
@@ -196,7 +193,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def place_params(config: SamConfig, params: Params, mesh: Mesh) -> Params:
-    """Parameters divided over `model`, the same along `data`, as `encode_images` takes them.
+    """Parameters divided over `model`, the same along `data`, as encoders take them.
 
     Raises:
       InputError: the mesh does not fit the configuration (`check_mesh`).
@@ -204,60 +201,6 @@ def place_params(config: SamConfig, params: Params, mesh: Mesh) -> Params:
     check_mesh(config, mesh)
     params = split_heads(config, params)
     return jax.device_put(params, shardings(params, mesh))
-
-
-def encode_images(
-    model: Sam, mesh: Mesh, params: Params, images: Float[Array, "B H W 3"]
-) -> Float[Array, "B h w C"]:
-    """`Sam.encode_image` over a mesh: images over `data`, heads and MLPs over `model`.
-
-    Along `data` nothing is exchanged; along `model`, two sums over devices in each block.
-
-    Args:
-      model: the architecture.
-      mesh: from `make_mesh`.
-      params: from `place_params`.
-      images: as for `Sam.encode_image`; as many as `data`, or a multiple.
-    """
-    part = model.clone(model_axis=MODEL) if mesh.shape[MODEL] > 1 else model
-
-    def encode(params, images):
-        return part.apply(join_heads(params), images, method="encode_image")
-
-    run = over(mesh, encode, (partition_specs(params), P(DATA)), P(DATA))
-    return cast(jax.Array, run(params, images))
-
-
-def decode(
-    model: Sam,
-    mesh: Mesh,
-    params: Params,
-    image_embedding: Float[Array, "B h w C"],
-    prompts: Prompts,
-    multimask: bool = True,
-    *,
-    by_image: bool = False,
-) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
-    """`models.decoding.decode_prompts` over all devices of a mesh; they exchange nothing.
-
-    Args:
-      model: the architecture.
-      mesh: from `make_mesh`.
-      params: from `place_params`.
-      image_embedding: as for `Sam.decode`.
-      prompts: likewise.
-      multimask: three masks a prompt, or one; static.
-      by_image: divide the images, which must be a multiple of the devices, instead of the prompts
-        of each, which otherwise must be.
-    """
-
-    def one(params, image_embedding, prompts):
-        return decode_prompts(model, params, image_embedding, prompts, multimask)
-
-    divided = P(ALL) if by_image else P(None, ALL)
-    # The decoder uses none of the parameters that are divided: each device passes its own part by.
-    specs = (partition_specs(params), P(ALL) if by_image else P(), divided)
-    return over(mesh, one, specs, divided)(params, image_embedding, prompts)
 
 
 def over(mesh: Mesh, function: Any, in_specs: Any, out_specs: Any) -> Any:

@@ -24,9 +24,9 @@ UNCHECKED = {
     "sam_jax.types",
     "sam_jax.models.sam2.values",
     "sam_jax.data.batches",
-    "sam_jax.data.clips",
+    "sam_jax.data.scenes.clips",
     "sam_jax.video.state",
-    "sam_jax.train.state",
+    "sam_jax.train.loop.state",
     "sam_jax.automatic.options",
 }
 

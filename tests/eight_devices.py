@@ -16,8 +16,9 @@ from test_segmenter import CompilationCount, random_params
 
 from sam_jax import ImageEmbedding, InputError, Prompts, Sam, Segmenter, make_mesh, sharding
 from sam_jax.automatic import scoring
-from sam_jax.compiled import CompiledModel
 from sam_jax.configs import TEST
+from sam_jax.inference import mesh_programs
+from sam_jax.inference.compiled_model import CompiledModel
 
 # Heads for eight devices; the rest as small as it goes, for what is compiled a dozen times.
 CONFIG = replace(
@@ -257,7 +258,7 @@ def test_encoding_sums_twice_a_block_over_model_and_exchanges_nothing_else(sizes
     mesh = make_mesh(*sizes)
     placed = sharding.place_params(CONFIG, params, mesh)
     images = on_mesh(mesh, P("data"), np.zeros((8, 64, 64, 3), np.float32))
-    encode = partial(sharding.encode_images, Sam(CONFIG), mesh)
+    encode = partial(mesh_programs.encode_images, Sam(CONFIG), mesh)
     sums = 2 * CONFIG.image_encoder.depth if mesh.shape["model"] > 1 else 0
     assert collectives(encode, placed, images) == ["all-reduce"] * sums
 
@@ -271,7 +272,7 @@ def test_decoding_and_measuring_exchange_nothing(by_image, params):
     prompts = Prompts(np.zeros((*shape, 2), np.float32), np.ones(shape, np.int32))
     features = np.zeros((shape[0], 4, 4, 32), np.float32)
     features = on_mesh(mesh, P(sharding.ALL) if by_image else P(), features)
-    decode = partial(sharding.decode, Sam(CONFIG), mesh, by_image=by_image)
+    decode = partial(mesh_programs.decode, Sam(CONFIG), mesh, by_image=by_image)
     assert collectives(decode, placed, features, on_mesh(mesh, spec, prompts)) == []
     frame = scoring.crop_frame((60, 100), 64, 16, mesh)
     divided = partial(on_mesh, mesh, P(sharding.ALL))

@@ -17,8 +17,8 @@ import numpy as np
 from sam_jax import GenerateOptions, Prompts, Sam, Sam2, Segmenter, Tracker, compat, mask_to_logits
 from sam_jax.configs import TEST
 from sam_jax.data.batches import TrainingBatch
-from sam_jax.models.sam import variable_shapes
-from sam_jax.sam2_configs import SAM2_TEST
+from sam_jax.models.sam.sam import variable_shapes
+from sam_jax.models.sam2.config import SAM2_TEST
 from tests.small_hybrid import SMALL_HYBRID
 from tests.small_sam2 import small_variables
 
@@ -213,11 +213,11 @@ def pure_calls() -> Iterator[tuple[str, Any]]:
 def training_calls() -> Iterator[tuple[str, Any]]:
     """Two updates of interactive training."""
     from sam_jax.sharding import make_mesh, split_heads
-    from sam_jax.train.interactive import InteractiveOptions
-    from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
-    from sam_jax.train.simulation import SimulationOptions
-    from sam_jax.train.step import initial_state, make_update
-    from sam_jax.train.tasks import interactive_loss
+    from sam_jax.train.interactive.passes import InteractiveOptions
+    from sam_jax.train.interactive.simulation import SimulationOptions
+    from sam_jax.train.loop.optimizer import OptimizerOptions, make_optimizer
+    from sam_jax.train.loop.step import initial_state, make_update
+    from sam_jax.train.loop.tasks import interactive_loss
 
     config = SMALL_SAM
     variables = split_heads(config, sam_variables(config))

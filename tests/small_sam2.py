@@ -3,8 +3,8 @@
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from sam_jax.models.sam2.config import SAM2_TEST
 from sam_jax.models.sam2.sam2 import variable_shapes
-from sam_jax.sam2_configs import SAM2_TEST
 from sam_jax.types import Params
 
 

@@ -10,13 +10,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from sam_jax import Segmenter
-from sam_jax.adapters import load_adapter, merge_adapter, save_adapter
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.adapters.adapter_files import load_adapter, merge_adapter, save_adapter
+from sam_jax.adapters.lora import LoraOptions, init_lora, merge_lora
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 from sam_jax.configs import TEST, VIT_B
 from sam_jax.errors import CheckpointError
 from sam_jax.files import directory_checksums
-from sam_jax.lora import LoraOptions, init_lora, merge_lora
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 OPTIONS = LoraOptions(rank=2)
 

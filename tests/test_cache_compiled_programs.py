@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_jax import InputError, cache_compiled_programs, compiled_programs
+from sam_jax import InputError, cache_compiled_programs
+from sam_jax.inference import program_cache as compiled_programs
 
 ROOT = Path(__file__).parents[1]
 # Compiles one program before the call and one after it, and says what was read from the cache.

@@ -14,7 +14,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from small_hybrid import SMALL_HYBRID
 
-from sam_jax.checkpoints import (
+from sam_jax.checkpoints.native import (
     fingerprint,
     load_checkpoint,
     load_params,
@@ -23,7 +23,7 @@ from sam_jax.checkpoints import (
 )
 from sam_jax.configs import CONFIGS, TEST, TINY, VIT_H, HybridEncoderConfig, check_config
 from sam_jax.errors import CheckpointError
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 
 @pytest.fixture(scope="module")

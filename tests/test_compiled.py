@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_segmenter import ATOL, CompilationCount, random_params
 
-from sam_jax.compiled import CompiledModel
 from sam_jax.configs import TEST
-from sam_jax.models.sam import Sam
+from sam_jax.inference.compiled_model import CompiledModel
+from sam_jax.models.sam.sam import Sam
 from sam_jax.preprocess import ImagePrompts
 
 NO_POINT = ImagePrompts(np.zeros((0, 1, 2), np.float32), np.zeros((0, 1), np.int32))
@@ -50,7 +50,9 @@ def test_inputs_are_taken_batch_by_batch_in_powers_of_two(inputs, monkeypatch):
         calls.append((len(taken), len(batch)))
         return tuple(jnp.asarray(batch))
 
-    monkeypatch.setattr("sam_jax.compiled._encoder", lambda platform, mesh=None: encode)
+    monkeypatch.setattr(
+        "sam_jax.inference.compiled_model._encoder", lambda platform, mesh=None: encode
+    )
     for image_batch in (4, 7):
         compiled = CompiledModel(Sam(TEST), {"params": jnp.zeros(1)}, image_batch, 1)
         features = compiled.encode(one_by_one(7))

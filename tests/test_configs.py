@@ -23,7 +23,7 @@ from sam_jax.configs import (
     config_to_json,
 )
 from sam_jax.errors import CheckpointError, InputError
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -134,7 +134,7 @@ def test_inference_and_every_front_end_work_or_say_so_beside_a_users_convert(tmp
 import sam_jax
 from sam_jax import compat
 from sam_jax.cli.main import main
-import sam_jax.train.loop, sam_jax.train.tune, sam_jax.train.pretrain
+import sam_jax.train.loop.loop, sam_jax.train.tuning.tune, sam_jax.train.mae.pretrain
 params = sam_jax.load_params("tiny")
 sam = compat.sam_model_registry["tiny"]()
 for do in (sam.state_dict, lambda: compat.load_sam("model.pth")):

@@ -10,7 +10,7 @@ from small_vit import SMALL_VIT
 from test_segmenter import random_params
 
 from sam_jax import ImageEmbedding, InputError, Prompts, Sam, Segmenter, compat
-from sam_jax.checkpoints import save_checkpoint
+from sam_jax.checkpoints.native import save_checkpoint
 from sam_jax.configs import TEST, TINY
 
 # Batching changes the order in which XLA sums, nothing else: float32 rounding over some twenty

@@ -11,10 +11,10 @@ from jaxtyping import TypeCheckError
 import sam_jax
 from sam_jax import InputError, prepare_image, prepare_images
 from sam_jax.configs import TEST, MaeConfig
-from sam_jax.models.mae import MaskedAutoencoder
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.mae.mae import MaskedAutoencoder
+from sam_jax.models.sam.sam import variable_shapes
+from sam_jax.models.sam2.config import SAM2_TEST
 from sam_jax.models.sam2.sam2 import variable_shapes as sam2_shapes
-from sam_jax.sam2_configs import SAM2_TEST
 
 SAM = replace(TEST, image_size=64)
 SIZES = [(61, 90), (90, 61), (64, 64), (64, 33), (7, 100), (20, 15), (1, 3), (200, 128)]

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_jax.adapters.lora import LoraOptions, adapted, init_lora, merge_lora
 from sam_jax.configs import TEST
 from sam_jax.errors import InputError
-from sam_jax.lora import LoraOptions, adapted, init_lora, merge_lora
-from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.sharding import split_heads
 from sam_jax.types import Prompts
 

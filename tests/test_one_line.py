@@ -13,12 +13,12 @@ import pytest
 from sam_jax import ImageEmbedding, MaskPrediction, Segmenter, TrackedMasks
 from sam_jax.automatic.candidates import no_candidates
 from sam_jax.automatic.records import GeneratedMasks
-from sam_jax.checkpoints import Checkpoint
+from sam_jax.checkpoints.native import Checkpoint
 from sam_jax.configs import TEST
 from sam_jax.formats.sa1b import Sa1bImage
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
+from sam_jax.models.sam2.config import SAM2_CONFIGS
 from sam_jax.one_line import one_line, short
-from sam_jax.sam2_configs import SAM2_CONFIGS
 from sam_jax.types import Prompts
 from sam_jax.video.state import TrackerState, empty_bank
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sam_jax.inference.prompt_batches import batch_prompts, power_of_two, share
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.prompt_batches import batch_prompts, power_of_two, share
 from sam_jax.types import LABEL_ABSENT
 
 

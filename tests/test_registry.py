@@ -14,9 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.registry import (
+    OFFICIAL_WEIGHTS,
+    OfficialWeights,
+    checkpoint_path,
+    download,
+)
 from sam_jax.errors import CheckpointError, InputError
-from sam_jax.registry import OFFICIAL_WEIGHTS, OfficialWeights, checkpoint_path, download
 
 # Several reads of the downloader, and no whole number of them.
 CONTENT = np.random.default_rng(0).bytes(3_500_000)

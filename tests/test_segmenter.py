@@ -12,7 +12,7 @@ import pytest
 from sam_jax import CheckpointError, InputError, Segmenter
 from sam_jax.configs import TEST
 from sam_jax.embeddings import ImageEmbedding
-from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.ops.mask_regions import clean_mask
 
 # Batching changes the order in which XLA sums, nothing else: float32 rounding over a dozen layers,

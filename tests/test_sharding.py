@@ -15,7 +15,7 @@ from test_segmenter import random_params
 
 from sam_jax import InputError, Segmenter, make_mesh, sharding
 from sam_jax.configs import CONFIGS, TEST, VIT_B
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 import sam_jax
-from sam_jax import CheckpointError, Segmenter, load_checkpoint, registry
+from sam_jax import CheckpointError, Segmenter, load_checkpoint
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.registry import checkpoint_path
+from sam_jax.checkpoints.shipped import SUMS, listed_sums
 from sam_jax.configs import TINY
 from sam_jax.files import file_sha256
-from sam_jax.registry import checkpoint_path
-from sam_jax.shipped import SUMS, listed_sums
 
 WEIGHTS = Path(sam_jax.__file__).parent / "weights"
 NAMES = ["tiny"]
@@ -94,7 +95,8 @@ def test_without_its_line_in_a_list_a_model_is_refused(copy, text):
 def test_files_are_hashed_once_a_process(copy, monkeypatch):
     counted = []
     monkeypatch.setattr(
-        "sam_jax.shipped.file_sha256", lambda file: counted.append(file) or file_sha256(file)
+        "sam_jax.checkpoints.shipped.file_sha256",
+        lambda file: counted.append(file) or file_sha256(file),
     )
     assert checkpoint_path("tiny") == checkpoint_path("tiny") == copy / "tiny"
     assert len(counted) == len(listed_sums(copy))

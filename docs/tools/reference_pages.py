@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 import click
 
 from sam_jax.cli.main import main as command
-from sam_jax.train.clip_runs import ClipTrainConfig
+from sam_jax.train.clips.runs import ClipTrainConfig
+from sam_jax.train.mae.pretrain import PretrainConfig
 from sam_jax.train.options import TrainConfig
-from sam_jax.train.pretrain import PretrainConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 
 
 def main() -> None:

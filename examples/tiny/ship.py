@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 from sam_jax.configs import TINY
 from sam_jax.files import file_sha256
 

@@ -27,7 +27,7 @@ from sam_jax.automatic.scoring import (
 )
 from sam_jax.automatic.seams import joined_over_seams
 from sam_jax.forks import refuse_forked
-from sam_jax.models.decoding import Features, Model, embedding_of
+from sam_jax.inference.decoding import Features, Model, embedding_of
 from sam_jax.preprocess import scale_factors_xy
 from sam_jax.types import Params
 

@@ -17,11 +17,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
 
-from sam_jax import sharding
-from sam_jax.models.decoding import Features, Model, decode_prompts
-from sam_jax.models.sam import Sam
+from sam_jax.inference import mesh_programs
+from sam_jax.inference.decoding import Features, Model, decode_prompts
+from sam_jax.models.sam.sam import Sam
 from sam_jax.postprocess import mask_matrices
-from sam_jax.sharding import ALL
+from sam_jax.sharding import ALL, over
 from sam_jax.types import FEEDBACK_LIMIT, LABEL_FOREGROUND, ArrayLike, Params, Prompts
 
 # Full-size logits of one candidate that exist at once.
@@ -126,7 +126,7 @@ def decode_points(
         logits, iou = decode_prompts(model, params, batch, prompts)
     else:
         assert isinstance(model, Sam)
-        logits, iou = sharding.decode(model, mesh, params, features[None], prompts)
+        logits, iou = mesh_programs.decode(model, mesh, params, features[None], prompts)
     return logits.reshape(-1, *logits.shape[-2:]), iou.reshape(-1)
 
 
@@ -204,7 +204,7 @@ def _rows(row: Int[np.ndarray, " part"], values: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _measure_over(mesh: Mesh) -> Callable[..., Measured]:
     specs = (P(ALL), P(ALL), P(ALL), P(), P(), P(), P())
-    return jax.jit(sharding.over(mesh, _measure, specs, P(ALL)))
+    return jax.jit(over(mesh, _measure, specs, P(ALL)))
 
 
 @jax.jit

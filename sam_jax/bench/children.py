@@ -1,7 +1,7 @@
 """Measurements that need a process of their own: peak memory, and the first mask from a cold start.
 
-This module is also what runs in such a process, for our own package; `convert.rivals` is for the
-others. Nothing heavy is imported before a task starts: loading it is part of what is measured.
+This module is also what runs in such a process, for our own package; `bench.rival_children` is for
+the others. Nothing heavy is imported before a task starts: loading it is part of what is measured.
 """
 
 import json
@@ -17,7 +17,7 @@ from sam_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 OURS_MODULE = "sam_jax.bench.children"
-RIVALS_MODULE = "convert.rival_children"
+RIVALS_MODULE = "sam_jax.bench.rival_children"
 # How a process ends that was given what it cannot use; its last line says why.
 _REFUSED = 2
 
@@ -127,8 +127,9 @@ def memory(model: str, dtype: str) -> dict[str, float]:
 
 def write_weights(model: str, folder: str) -> str:
     """A checkpoint of a model: the shipped one, or one with random weights, in a folder."""
-    from sam_jax import checkpoints, registry
     from sam_jax.bench.weights import random_variables
+    from sam_jax.checkpoints import native as checkpoints
+    from sam_jax.checkpoints import registry
     from sam_jax.configs import CONFIGS, TINY
 
     if model == TINY.name:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sam_jax.configs import SamConfig
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 from sam_jax.types import Params
 
 

@@ -152,7 +152,7 @@ def _find_photo(image: Path | None) -> Path:
 def _usable(names: Sequence[str], model: str) -> tuple[str, ...]:
     """Those of the rivals that can be imported and have the model; what is missing is said."""
     load_converter()
-    from convert.rivals import have_model, missing
+    from sam_jax.bench.rivals import have_model, missing
 
     there = []
     for name in dict.fromkeys(names):

@@ -36,7 +36,7 @@ class BenchRun:
           model: a name in `configs.CONFIGS`.
           dtype: "float32" or "bfloat16".
           rounds: readings of each task and package.
-          rivals: names in `convert.rivals.RIVALS`; what they need is installed.
+          rivals: names in `sam_jax.bench.rivals.RIVALS`; what they need is installed.
           accelerator: let PyTorch use a GPU, where it has one.
           photo: for `generate` and the first mask.
         """
@@ -194,7 +194,7 @@ class BenchRun:
         ours = Ours(self.model, self.dtype, photo)
         packages: dict[str, Package] = {OURS: ours}
         for name in self.rivals:
-            from convert.rivals import RIVALS as CLASSES
+            from sam_jax.bench.rivals import RIVALS as CLASSES
 
             extra: dict[str, Any] = {}
             if generate and name == "original":

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.weight_files import is_torch_source
 from sam_jax.cli.output_files import FILE
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
-from sam_jax.weight_files import is_torch_source
 
 
 @click.command(short_help="PyTorch weights to a checkpoint, or back.")

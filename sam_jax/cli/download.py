@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.converter import load_converter
 

@@ -158,7 +158,7 @@ def chosen_options(
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{_typed(name)} is a number, not {value}")
     if checkpoint is not None:
-        from sam_jax.checkpoints import read_info
+        from sam_jax.checkpoints.native import read_info
 
         info = read_info(checkpoint)
         given = {**family_defaults(info.config), **info.generate, **given}

@@ -138,7 +138,7 @@ def inputs_of_all(checkpoint: Path, images: Sequence[ImageFile]) -> list[Any]:
     Raises:
       CheckpointError: it says nothing of itself that can be read.
     """
-    from sam_jax.checkpoints import read_info
+    from sam_jax.checkpoints.native import read_info
 
     return [read_info(checkpoint).fingerprint, names_and_sizes(images)]
 

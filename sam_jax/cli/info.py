@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.weight_files import convert_command, is_torch_source
 from sam_jax.converter import load_converter
-from sam_jax.weight_files import convert_command, is_torch_source
 
 if TYPE_CHECKING:
-    from sam_jax.families import ModelConfig
+    from sam_jax.models.families import ModelConfig
 
 
 _SAM_1 = "Segment Anything (SAM 1)"
@@ -40,7 +40,7 @@ def count_parameters(config: "ModelConfig") -> dict[str, int]:
     """Numbers of parameters by part; the frozen random frequencies are "constants"."""
     import jax
 
-    from sam_jax.families import family_of
+    from sam_jax.models.families import family_of
 
     shapes = family_of(config).variable_shapes(config)
 
@@ -53,13 +53,13 @@ def count_parameters(config: "ModelConfig") -> dict[str, int]:
 
 def family_title(config: "ModelConfig") -> str:
     """The family of models, for people."""
-    from sam_jax.sam2_configs import Sam2Config
+    from sam_jax.models.sam2.config import Sam2Config
 
     return "Segment Anything 2 (SAM 2)" if isinstance(config, Sam2Config) else _SAM_1
 
 
 def _of_checkpoint(path: Path) -> list[str]:
-    from sam_jax.checkpoints import load_checkpoint
+    from sam_jax.checkpoints.native import load_checkpoint
 
     loaded = load_checkpoint(path)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -76,7 +76,7 @@ def _of_checkpoint(path: Path) -> list[str]:
 
 
 def _of_torch_file(path: Path) -> list[str]:
-    from sam_jax.checkpoints import fingerprint
+    from sam_jax.checkpoints.native import fingerprint
 
     load_converter()
     from convert.conversion import load_source

@@ -39,7 +39,7 @@ def interruptible(folder: Path) -> Iterator[None]:
         with _second_ends(folder):
             yield
     except KeyboardInterrupt:
-        from sam_jax.train.compile_step import still_compiling
+        from sam_jax.train.loop.compile_step import still_compiling
 
         _say(what_is_kept(folder))
         if still_compiling():  # nothing can end the compiler but the end of the process
@@ -51,7 +51,7 @@ def interruptible(folder: Path) -> Iterator[None]:
 
 def what_is_kept(folder: Path) -> str:
     """The line for a person whose run was interrupted."""
-    from sam_jax.train.run_checkpoints import newest_step
+    from sam_jax.train.loop.run_checkpoints import newest_step
 
     kept = folder / "checkpoints"
     step = newest_step(kept)

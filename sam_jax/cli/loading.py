@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
 from sam_jax.errors import InputError
 
 if TYPE_CHECKING:

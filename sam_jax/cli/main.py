@@ -28,8 +28,8 @@ from sam_jax.cli.pretrain import pretrain
 from sam_jax.cli.segment import segment
 from sam_jax.cli.track import track
 from sam_jax.cli.train import train
-from sam_jax.compiled_programs import DAMAGED, forget_damaged, keep_compiled_programs
 from sam_jax.errors import InputError
+from sam_jax.inference.program_cache import DAMAGED, forget_damaged, keep_compiled_programs
 from sam_jax.version import __version__
 
 USER_ERROR = 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sam_jax import registry
+from sam_jax.checkpoints import registry
 from sam_jax.cli.output_files import FILE
 
 
@@ -20,8 +20,8 @@ def merge(checkpoint: str, adapter: Path, destination: Path, overwrite: bool) ->
     for the original code. An adapter of another model is refused.
     """
     path = registry.checkpoint_path(checkpoint)
-    from sam_jax.adapters import merge_adapter
-    from sam_jax.checkpoints import check_destination
+    from sam_jax.adapters.adapter_files import merge_adapter
+    from sam_jax.checkpoints.native import check_destination
 
     check_destination(destination, overwrite=overwrite)
     info = merge_adapter(path, adapter, destination, overwrite=overwrite)

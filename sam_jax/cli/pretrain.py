@@ -33,7 +33,7 @@ def pretrain(
     needed. `sam-jax train --set model.mae=DIR/model.npz` starts from its encoder.
     """
     from sam_jax.train.config import read_values
-    from sam_jax.train.pretrain import pretrain_config, pretrain_run
+    from sam_jax.train.mae.pretrain import pretrain_config, pretrain_run
 
     with interruptible(output):
         options = pretrain_config(read_values(config, changes, "mae_*"))

@@ -138,9 +138,9 @@ def _video_model(checkpoint: str | None) -> Path:
     advice = "run `sam-jax download sam2.1_tiny` and add --checkpoint sam2.1_tiny"
     if checkpoint is None:
         raise CheckpointError(f"video needs a SAM 2 model; {advice}")
-    from sam_jax import registry
-    from sam_jax.checkpoints import read_info
-    from sam_jax.families import SAM, family_of
+    from sam_jax.checkpoints import registry
+    from sam_jax.checkpoints.native import read_info
+    from sam_jax.models.families import SAM, family_of
 
     official = registry.official_name(checkpoint)
     if official is not None and not official.startswith("sam2"):

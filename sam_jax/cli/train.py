@@ -82,7 +82,7 @@ def _train(
     )
     values = read_values(config, changes)
     if _is_sam2(values):
-        from sam_jax.train.clip_runs import clip_config_from_values, train_clips
+        from sam_jax.train.clips.runs import clip_config_from_values, train_clips
 
         if overfit or change_recipe:
             raise InputError("--overfit and --change-recipe are not for SAM 2")
@@ -100,7 +100,7 @@ def _train(
 
 def _is_sam2(values: dict[str, Any]) -> bool:
     """Whether the model is SAM 2's, which has tables of its own."""
-    from sam_jax.sam2_configs import SAM2_CONFIGS
+    from sam_jax.models.sam2.config import SAM2_CONFIGS
 
     model = values.get("model")
     return isinstance(model, dict) and model.get("name") in SAM2_CONFIGS

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sam_jax import registry
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.native import load_checkpoint
+from sam_jax.checkpoints.weight_files import is_torch_source
 from sam_jax.compat.sam import Sam
 from sam_jax.configs import CONFIGS, SamConfig
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
 from sam_jax.segmenter import Segmenter
 from sam_jax.types import Params
-from sam_jax.weight_files import is_torch_source
 
 Checkpoint = str | os.PathLike | None
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from sam_jax.compat.tensors import from_numpy, to_numpy
-from sam_jax.compiled import CompiledModel
 from sam_jax.errors import InputError
+from sam_jax.inference.compiled_model import CompiledModel
 
 
 class ImageEncoder:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sam_jax.data.clips import ClipBatch
+from sam_jax.data.scenes.clips import ClipBatch
 from sam_jax.errors import InputError
 from sam_jax.formats.label_png import read_label_png
 from sam_jax.frame_folders import frame_files

@@ -42,7 +42,7 @@ def open_dataset(path: str | os.PathLike, annotations: str | os.PathLike | None 
     """
     if str(path).partition(":")[0] == "scenes":
         # Procedural scenes bring JAX, which readers of files do without.
-        from sam_jax.data.scene_set import scene_set
+        from sam_jax.data.scenes.scene_set import scene_set
 
         if annotations is not None:
             raise InputError("procedural scenes have their own masks: leave annotations out")

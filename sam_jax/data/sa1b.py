@@ -172,7 +172,7 @@ def _with_json(names: Iterable[str]) -> list[str]:
 def _shard_index(shard: Path) -> tuple[np.ndarray, Int64[np.ndarray, "images 2 2"]]:
     """Names of a shard's images; begin and length of each image, and of its JSON file."""
     # Not at the top: it brings all that checkpoints need, which processes that read do not.
-    from sam_jax.registry import cache_folder
+    from sam_jax.checkpoints.registry import cache_folder
 
     try:
         status = shard.stat()

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sam_jax.configs import SamConfig
 from sam_jax.models.layers import LayerNorm, gelu
-from sam_jax.sam2_configs import Sam2Config
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.types import (
     LABEL_ABSENT,
     LABEL_BACKGROUND,

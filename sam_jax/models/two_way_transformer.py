@@ -19,8 +19,8 @@ from sam_jax.models.layers import (
     MLPBlock,
     add_to_channels,
 )
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.ops.attention import prompt_attention
-from sam_jax.sam2_configs import Sam2Config
 
 Tokens = Float[Array, "B prompts tokens C"]
 

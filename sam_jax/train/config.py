@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sam_jax.configs import CONFIGS, ImageEncoderConfig, check_config
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.data.scenes.scenes import SceneOptions
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.train.defaults import with_defaults
-from sam_jax.train.losses import LossOptions
-from sam_jax.train.optimizer import OptimizerOptions
+from sam_jax.train.interactive.losses import LossOptions
+from sam_jax.train.loop.optimizer import OptimizerOptions
+from sam_jax.train.loop.schedule import fitted_recipe, schedule_rules
 from sam_jax.train.options import SCENES, DataOptions, RunOptions, TrainConfig
 from sam_jax.train.paths import relative_to
-from sam_jax.train.schedule import fitted_recipe, schedule_rules
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from sam_jax.train.loop.schedule import fitted_schedule
 from sam_jax.train.options import DataOptions
-from sam_jax.train.schedule import fitted_schedule
 
 # Of a run with a table [tune], so that it takes minutes on a CPU. The paper's are for a model that
 # starts from nothing and learns from millions of images.

@@ -9,11 +9,11 @@ import jax
 
 from sam_jax.data.layouts import open_dataset
 from sam_jax.data.pipeline import training_batches
-from sam_jax.data.scene_batches import SceneBatches
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.data.scenes.batches import SceneBatches
+from sam_jax.data.scenes.scenes import SceneOptions
 from sam_jax.data.transforms import FrameOptions
 from sam_jax.errors import InputError
-from sam_jax.train.loop import Batches
+from sam_jax.train.loop.loop import Batches
 from sam_jax.train.options import SCENES, DataOptions
 
 

@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sam_jax.checkpoints import load_checkpoint, read_info, save_checkpoint
+from sam_jax.checkpoints.native import load_checkpoint, read_info, save_checkpoint
+from sam_jax.checkpoints.registry import checkpoint_path
 from sam_jax.configs import ImageEncoderConfig, SamConfig
 from sam_jax.data.batches import TrainingBatch
 from sam_jax.errors import InputError
-from sam_jax.models.sam import Sam
-from sam_jax.registry import checkpoint_path
+from sam_jax.models.sam.sam import Sam
 from sam_jax.sharding import MODEL, check_mesh, join_heads, split_heads
-from sam_jax.train.loop import Batches, Job
-from sam_jax.train.mae import sam_encoder_from_mae
-from sam_jax.train.mae_files import load_mae
-from sam_jax.train.memory import advice
+from sam_jax.train.interactive.pictures import first_prompt_pictures
+from sam_jax.train.loop.loop import Batches, Job
+from sam_jax.train.loop.memory import advice
+from sam_jax.train.loop.tasks import interactive_loss
+from sam_jax.train.mae.mae import sam_encoder_from_mae
+from sam_jax.train.mae.mae_files import load_mae
 from sam_jax.train.options import TrainConfig
-from sam_jax.train.pictures import first_prompt_pictures
-from sam_jax.train.tasks import interactive_loss
 from sam_jax.types import Params, Prompts
 
 

@@ -8,14 +8,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sam_jax.adapters.lora import LoraOptions
 from sam_jax.configs import CONFIGS, SamConfig
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.data.scenes.scenes import SceneOptions
 from sam_jax.errors import InputError
-from sam_jax.lora import LoraOptions
-from sam_jax.train.interactive import InteractiveOptions
-from sam_jax.train.losses import LossOptions
-from sam_jax.train.optimizer import OptimizerOptions
-from sam_jax.train.simulation import SimulationOptions
+from sam_jax.train.interactive.losses import LossOptions
+from sam_jax.train.interactive.passes import InteractiveOptions
+from sam_jax.train.interactive.simulation import SimulationOptions
+from sam_jax.train.loop.optimizer import OptimizerOptions
 
 # `data.path` of procedural scenes.
 SCENES = "scenes"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sam_jax.registry import official_name, shipped_names
+from sam_jax.checkpoints.registry import official_name, shipped_names
 
 # Keys that name a file or folder. Where a table or key is of another kind of run, it is not there.
 PATH_KEYS = (

@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 
-from sam_jax.checkpoints import read_info
+from sam_jax.checkpoints.native import read_info
+from sam_jax.checkpoints.registry import checkpoint_path
 from sam_jax.errors import InputError
-from sam_jax.registry import checkpoint_path
 from sam_jax.sharding import make_mesh
 from sam_jax.train.config import FREE_TO_CHANGE, differences
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.jobs import interactive_job
-from sam_jax.train.loop import run_folder, run_job
+from sam_jax.train.loop.loop import run_folder, run_job
 from sam_jax.train.options import TrainConfig
-from sam_jax.train.tune import tuned_job
+from sam_jax.train.tuning.tune import tuned_job
 
 # What a person may wish to change in the middle of a run: parameters and state keep their shapes.
 RECIPE_TABLES = ("optimizer", "losses", "simulation")

@@ -7,10 +7,10 @@ from jaxtyping import Float, Float32, Int, Int32, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.inference.prompt_batches import MIN_POINTS, power_of_two
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.ops.resample import antialiased_matrix
 from sam_jax.preprocess import check_prompts
-from sam_jax.prompt_batches import MIN_POINTS, power_of_two
-from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import LABEL_ABSENT, LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT
 
 

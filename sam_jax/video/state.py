@@ -10,8 +10,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.one_line import one_line, short
-from sam_jax.sam2_configs import Sam2Config
 
 # Stands for the frame of a slot that is empty.
 EMPTY = -(1 << 30)

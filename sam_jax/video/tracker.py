@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax import checkpoints
+from sam_jax.checkpoints import native as checkpoints
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.mask_selection import ABSENT
 from sam_jax.models.sam2.sam2 import Sam2
 from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.one_line import model_line, one_line
-from sam_jax.sam2_configs import Sam2Config
 from sam_jax.segmenter import ImageLike
 from sam_jax.types import Params, compute_dtype, is_whole
 from sam_jax.video import programs

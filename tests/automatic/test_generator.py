@@ -14,7 +14,7 @@ from sam_jax import InputError, Segmenter, load_checkpoint, read_image
 from sam_jax.automatic.generator import near_crop_edge
 from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 PHOTO = "examples/photos/coffee.jpg"
 LOOSE = {

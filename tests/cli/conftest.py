@@ -9,12 +9,11 @@ from click.testing import CliRunner
 from generated_folder import ARGS, snapshot
 from PIL import Image
 
-from sam_jax import registry
-from sam_jax.checkpoints import save_checkpoint
+from sam_jax.checkpoints import registry, save_checkpoint
 from sam_jax.cli.main import main
 from sam_jax.configs import TEST
 from sam_jax.files import file_sha256
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 
 def random_variables(seed):

@@ -15,8 +15,8 @@ import toy_run
 
 from sam_jax.cli.interruption import interruptible
 from sam_jax.cli.main import main
-from sam_jax.train import compile_step, loop
-from sam_jax.train.run_checkpoints import RunCheckpoints
+from sam_jax.train.loop import compile_step, loop
+from sam_jax.train.loop.run_checkpoints import RunCheckpoints
 
 HELD_AT = 8  # between the checkpoints of steps 5 and 10
 

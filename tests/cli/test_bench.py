@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import convert.rivals
-from convert.original_package import suppress_boxes
-from sam_jax.bench import children
+from convert.sam.original_package import suppress_boxes
+from sam_jax.bench import children, rivals
 from sam_jax.bench.agreement import same_masks
 from sam_jax.bench.machine import machine
 from sam_jax.bench.ours import Ours
@@ -26,15 +25,16 @@ TOY = ("--model", "test", "--rounds", 2)
 
 # Not by importing them: the original wants torchvision, for which we have a stand-in.
 with_all_packages = pytest.mark.skipif(
-    any(map(convert.rivals.missing, convert.rivals.REQUIRED)), reason="PyTorch's are not installed"
+    any(map(rivals.missing, rivals.REQUIRED)),
+    reason="PyTorch's are not installed",
 )
 
 
 @pytest.fixture
 def alone(monkeypatch):
     """A machine on which no other package is installed."""
-    nowhere = {name: ("no_such_package",) for name in convert.rivals.REQUIRED}
-    monkeypatch.setattr(convert.rivals, "REQUIRED", nowhere)
+    nowhere = {name: ("no_such_package",) for name in rivals.REQUIRED}
+    monkeypatch.setattr(rivals, "REQUIRED", nowhere)
 
 
 def rows(result):
@@ -86,9 +86,7 @@ def test_generate_does_the_same_work_in_both():
     ours = Ours("test", photo=photo)
     options = ours.generate_options(12)
     variables = ours.segmenter.params
-    original = convert.rivals.Original(
-        "test", variables=variables, photo=photo, generate_options=options
-    )
+    original = rivals.Original("test", variables=variables, photo=photo, generate_options=options)
     mine, theirs = ours.segmenter.generate(photo, **options), original.generate()
     # About a tenth of 432 candidates: what a photo gives under trained weights, give or take.
     assert 15 < len(mine) < 150
@@ -246,7 +244,9 @@ def test_the_stages_of_a_first_mask_are_medians():
 def test_a_child_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no_such_model"):
         arguments = {"name": "original", "model": "no_such_model", "dtype": "float32"}
-        children.run_child("convert.rival_children", "memory", {**arguments, "accelerator": False})
+        children.run_child(
+            "sam_jax.bench.rival_children", "memory", {**arguments, "accelerator": False}
+        )
 
 
 def test_what_a_child_refuses_is_one_line(tmp_path):
@@ -262,7 +262,10 @@ def test_what_a_child_refuses_is_one_line(tmp_path):
 
 
 def test_the_rivals_are_measured_without_our_libraries():
-    code = "import convert.rival_children, sys; print(sorted({'jax', 'flax'} & set(sys.modules)))"
+    code = (
+        "import sam_jax.bench.rival_children, sys; "
+        "print(sorted({'jax', 'flax'} & set(sys.modules)))"
+    )
     done = children.subprocess.run(
         [children.sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(children.ROOT)},

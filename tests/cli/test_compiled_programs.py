@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_jax import compiled_programs
-from sam_jax.compiled_programs import (
+from sam_jax.inference import program_cache as compiled_programs
+from sam_jax.inference.program_cache import (
     compiled_folder,
     forget_damaged,
     keep_compiled_programs,

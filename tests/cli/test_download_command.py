@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sam_jax import registry
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints import registry
+from sam_jax.checkpoints.native import load_checkpoint
+from sam_jax.checkpoints.registry import OfficialWeights
 from sam_jax.cli.main import main
-from sam_jax.registry import OfficialWeights
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

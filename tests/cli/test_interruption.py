@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sam_jax.cli.interruption import WAITING, what_is_kept
-from sam_jax.train import pretrain as pretrain_module
 from sam_jax.train import runs
-from sam_jax.train.run_checkpoints import newest_step
+from sam_jax.train.loop.run_checkpoints import newest_step
+from sam_jax.train.mae import pretrain as pretrain_module
 
 SCRIPT = Path(__file__).parent / "interrupted_run.py"
 COMMAND = [sys.executable, str(SCRIPT)]

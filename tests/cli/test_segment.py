@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_jax import Segmenter, postprocess, registry
+from sam_jax import Segmenter, postprocess
+from sam_jax.checkpoints import registry
 from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle, mask_box
 from sam_jax.preprocess import mask_to_logits

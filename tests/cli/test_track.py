@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from sam_jax.checkpoints import save_checkpoint
+from sam_jax.checkpoints.native import save_checkpoint
 from sam_jax.cli.main import main
 from sam_jax.formats.label_png import read_label_png
 from sam_jax.formats.rle import decode_rle
-from sam_jax.sam2_configs import SAM2_TEST
+from sam_jax.models.sam2.config import SAM2_TEST
 from sam_jax.video.tracker import Tracker
 from sam_jax.video.video_files import VideoWriter
 from tests.small_sam2 import small_variables

@@ -16,8 +16,8 @@ from PIL import Image
 from training_photos import CONFIG, write_photos
 
 from sam_jax import Segmenter
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
+from sam_jax.data.scenes.scenes import SceneOptions
 from sam_jax.train.inputs import open_batches
 from sam_jax.train.options import DataOptions
 

@@ -11,10 +11,10 @@ from flax.traverse_util import flatten_dict
 from training_photos import CONFIG, write_photos
 
 from sam_jax import Segmenter
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 from sam_jax.configs import TEST
-from sam_jax.train import loop
-from sam_jax.train.run_log import RunLog
+from sam_jax.train.loop import loop
+from sam_jax.train.loop.run_log import RunLog
 
 pytest.importorskip("grain")
 

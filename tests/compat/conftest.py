@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests" / "parity"))
 
 import original  # noqa: E402
 
-from convert.original import build_original  # noqa: E402
+from convert.sam.reference import build_original  # noqa: E402
 from sam_jax import compat  # noqa: E402
 from sam_jax.configs import TEST  # noqa: E402
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from convert.original import build_original
+from convert.sam.reference import build_original
 from sam_jax.configs import TEST
 
 

@@ -13,9 +13,9 @@ from transformers import SamModel
 
 import convert
 from convert.conversion import from_state_dict, to_state_dict
-from convert.original import build_original
+from convert.sam.reference import build_original
 from convert.tables import HUGGING_FACE
-from sam_jax.checkpoints import load_checkpoint
+from sam_jax.checkpoints.native import load_checkpoint
 from sam_jax.configs import TEST, config_to_json
 from sam_jax.errors import CheckpointError
 
@@ -228,7 +228,7 @@ def test_a_destination_that_is_taken_is_left_alone(pth, tmp_path):
 def test_a_damaged_record_is_refused(pth, tmp_path):
     convert.convert_checkpoint(pth, tmp_path / "native")
     path = tmp_path / "file.pth"
-    from convert.torch_files import read_torch_file, write_torch_file
+    from convert.files.torch_files import read_torch_file, write_torch_file
 
     tensors, _ = read_torch_file(pth)
     for record in (b"{", b"[]", b"{}", b'{"config": 3}', b"\xff", b"[" * 100_000):

@@ -8,7 +8,7 @@ import torch
 from flax.traverse_util import flatten_dict
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from convert.mae import (
+from convert.mae.table import (
     entries,
     from_state_dict,
     infer_config,
@@ -18,7 +18,7 @@ from convert.mae import (
 from convert.tables import HUGGING_FACE, NAMINGS, OFFICIAL
 from sam_jax.configs import MAE_CONFIGS, MAE_TEST, MAE_VIT_H, MaeConfig
 from sam_jax.errors import CheckpointError
-from sam_jax.models.mae import MaskedAutoencoder
+from sam_jax.models.mae.mae import MaskedAutoencoder
 
 # As the original writes them for two blocks and one (models_mae.py); `mae_pretrain_*.pth` has the
 # first list alone, `mae_visualize_*.pth` both.

@@ -6,12 +6,13 @@ import torch
 from safetensors.numpy import save_file
 
 import convert
-from convert import sam, sam2
 from convert.relatives import describe_relative
+from convert.sam import table as sam
+from convert.sam2 import table as sam2
 from convert.tables import NAMINGS
 from sam_jax.configs import CONFIGS
 from sam_jax.errors import CheckpointError
-from sam_jax.sam2_configs import SAM2_CONFIGS
+from sam_jax.models.sam2.config import SAM2_CONFIGS
 
 SAM_DECODER = [
     *(f"prompt_encoder.point_embeddings.{i}.weight" for i in range(4)),

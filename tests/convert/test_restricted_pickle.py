@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convert.restricted_pickle import MAX_PICKLE_BYTES, Global, loads
+from convert.files.restricted_pickle import MAX_PICKLE_BYTES, Global, loads
 from sam_jax.errors import CheckpointError
 
 ALLOWED = {

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from convert.safetensors_files import read_safetensors_file
+from convert.files.safetensors_files import read_safetensors_file
 from sam_jax.errors import CheckpointError
 
 

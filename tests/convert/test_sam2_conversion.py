@@ -11,14 +11,14 @@ pytest.importorskip("sam2")
 from flax.traverse_util import flatten_dict  # noqa: E402
 
 from convert import conversion as convert  # noqa: E402
-from convert import sam2  # noqa: E402
-from convert.sam2_variants import infer_sam2_config  # noqa: E402
+from convert.sam2 import table as sam2  # noqa: E402
+from convert.sam2.variants import infer_sam2_config  # noqa: E402
 from convert.tables import HUGGING_FACE, OFFICIAL  # noqa: E402
 from convert.verify import verify  # noqa: E402
-from sam_jax.checkpoints import load_checkpoint  # noqa: E402
+from sam_jax.checkpoints.native import load_checkpoint  # noqa: E402
 from sam_jax.errors import CheckpointError  # noqa: E402
-from sam_jax.families import SAM2  # noqa: E402
-from sam_jax.sam2_configs import (  # noqa: E402
+from sam_jax.models.families import SAM2  # noqa: E402
+from sam_jax.models.sam2.config import (  # noqa: E402
     SAM2_1_BASE_PLUS,
     SAM2_1_TINY,
     SAM2_CONFIGS,

@@ -8,12 +8,12 @@ from transformers import SamConfig as HuggingFaceConfig
 from transformers import SamModel
 
 from convert.conversion import from_state_dict, to_state_dict
-from convert.original import build_original
-from convert.sam import entries
+from convert.sam.reference import build_original
+from convert.sam.table import entries
 from convert.tables import HUGGING_FACE, NAMINGS, OFFICIAL, Layout, to_native, to_torch
 from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
 from sam_jax.errors import CheckpointError, InputError
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 VISION, PROMPT, DECODER = "vision_config", "prompt_encoder_config", "mask_decoder_config"
 

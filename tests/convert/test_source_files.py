@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import convert
 from convert.conversion import from_state_dict
-from convert.source_files import find_source
+from convert.files.source_files import find_source
 from sam_jax.configs import TEST
 from sam_jax.errors import CheckpointError
 

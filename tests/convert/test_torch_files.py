@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from convert.torch_files import RECORD, read_torch_file, write_torch_file
+from convert.files.torch_files import RECORD, read_torch_file, write_torch_file
 from sam_jax.errors import CheckpointError
 
 DTYPES = [

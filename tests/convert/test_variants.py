@@ -5,13 +5,13 @@ import pytest
 import torch
 from small_vit import SMALL_VIT
 
-from convert.original import build_original
-from convert.sam import detect_naming, entries
+from convert.sam.reference import build_original
+from convert.sam.table import detect_naming, entries
+from convert.sam.variants import infer_config
 from convert.tables import HUGGING_FACE, NAMINGS, OFFICIAL
-from convert.variants import infer_config
 from sam_jax.configs import CONFIGS, TEST, VIT_B, VIT_H, VIT_L
 from sam_jax.errors import CheckpointError
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 
 
 def shapes_of(config, naming=OFFICIAL):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import convert
-from convert import original as original_code
 from convert.conversion import from_state_dict
-from convert.original import build_original
+from convert.sam import reference as original_code
+from convert.sam.reference import build_original
 from convert.verify import IOU_BOUND, RELATIVE_BOUND, StageError, compare, format_table, verify
 from sam_jax.configs import TEST
 from sam_jax.errors import CheckpointError, InputError

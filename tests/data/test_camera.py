@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from sam_jax.data.camera import (
+from sam_jax.data.scenes.camera import (
     Camera,
     blur_matrix,
     jpeg,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sam_jax.data.clip_folders import ClipFolderBatches
-from sam_jax.data.clips import ClipBatches, ClipOptions, clip_batch
+from sam_jax.data.scenes.clips import ClipBatches, ClipOptions, clip_batch
 from sam_jax.errors import InputError
 
 SMALL = ClipOptions(image_size=64, frames=6, objects=3)

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from sam_jax.data.blueprints import CHOICES, RANGES, SLOTS, kind_tables
-from sam_jax.data.object_kinds import (
+from sam_jax.data.scenes.blueprints import CHOICES, RANGES, SLOTS, kind_tables
+from sam_jax.data.scenes.object_kinds import (
     BACKGROUNDS,
     HELD_OUT_KINDS,
     KIND_NAMES,
     KINDS,
     TRAINING_KINDS,
 )
-from sam_jax.data.outlines import FAMILIES, HALF_PLANES
+from sam_jax.data.scenes.outlines import FAMILIES, HALF_PLANES
 
 EVERY = [pytest.param(kind, id=kind.name) for kind in KINDS + BACKGROUNDS]
 

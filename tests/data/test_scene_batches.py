@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_jax.data.batches import unpack_masks
-from sam_jax.data.scene_batches import SceneBatches
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.data.scenes.batches import SceneBatches
+from sam_jax.data.scenes.scenes import SceneOptions
 from sam_jax.errors import InputError
 
 OPTIONS = SceneOptions(image_size=64, masks=6, objects=4, primitives=20)
@@ -106,8 +106,8 @@ import sys
 import jax, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 from functools import partial
-from sam_jax.data.scene_batches import scene_batch
-from sam_jax.data.scenes import SceneOptions
+from sam_jax.data.scenes.batches import scene_batch
+from sam_jax.data.scenes.scenes import SceneOptions
 
 options = SceneOptions(image_size=64, masks=6, objects=4, primitives=20)
 draw = lambda indices: scene_batch(3, indices, options)

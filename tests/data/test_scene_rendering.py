@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.data.outlines import DIRECTIONS, Outline, table_angles
-from sam_jax.data.scene_layout import Primitives
-from sam_jax.data.scene_rendering import visibility
+from sam_jax.data.scenes.layout import Primitives
+from sam_jax.data.scenes.outlines import DIRECTIONS, Outline, table_angles
+from sam_jax.data.scenes.rendering import visibility
 
 SIDE = 128
 MOST = 6

@@ -5,9 +5,9 @@ import pytest
 
 from sam_jax.data.layouts import open_dataset
 from sam_jax.data.samples import check_sizes, decoded_image, mask_counts
-from sam_jax.data.scene_batches import SceneBatches
-from sam_jax.data.scene_set import FIRST_SCENE, SceneSet
-from sam_jax.data.scenes import HELD_OUT_KINDS, TRAINING_KINDS, SceneOptions
+from sam_jax.data.scenes.batches import SceneBatches
+from sam_jax.data.scenes.scene_set import FIRST_SCENE, SceneSet
+from sam_jax.data.scenes.scenes import HELD_OUT_KINDS, TRAINING_KINDS, SceneOptions
 from sam_jax.errors import InputError
 from sam_jax.formats.rle import counts_to_rle, decode_rle
 

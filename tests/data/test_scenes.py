@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from sam_jax.data.scenes import (
+from sam_jax.data.scenes.scenes import (
     HELD_OUT_KINDS,
     LARGEST,
     PART,

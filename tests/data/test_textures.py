@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.data.textures import TILES, sampled, smooth_fields, texture_atlas
+from sam_jax.data.scenes.textures import TILES, sampled, smooth_fields, texture_atlas
 
 SIDE = 32
 

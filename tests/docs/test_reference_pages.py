@@ -11,10 +11,10 @@ import pytest
 import convert
 import sam_jax
 from sam_jax.errors import InputError
-from sam_jax.train.clip_runs import ClipTrainConfig, clip_config_from_values
+from sam_jax.train.clips.runs import ClipTrainConfig, clip_config_from_values
 from sam_jax.train.config import config_from_values
+from sam_jax.train.mae.pretrain import PretrainConfig
 from sam_jax.train.options import TrainConfig
-from sam_jax.train.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -104,7 +104,12 @@ def test_every_public_name_is_in_the_reference():
     found = documented()
     for name in sam_jax.__all__:
         assert f"sam_jax.{name}" in found, f"add '::: sam_jax.{name}' to a page of docs/reference"
-    assert {"sam_jax.compat", "sam_jax.formats", "sam_jax.sharding", "sam_jax.adapters"} <= found
+    assert {
+        "sam_jax.compat",
+        "sam_jax.formats",
+        "sam_jax.sharding",
+        "sam_jax.adapters",
+    } <= found
     page = (REFERENCE / "convert.md").read_text(encoding="utf-8")
     for name in convert.__all__:
         assert name in page

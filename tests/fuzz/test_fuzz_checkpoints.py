@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import save_file
 
 import convert
-from convert.original import build_original
-from sam_jax.checkpoints import flat_shapes, load_checkpoint
+from convert.sam.reference import build_original
+from sam_jax.checkpoints.native import flat_shapes, load_checkpoint
 from sam_jax.configs import TEST
 from sam_jax.errors import CheckpointError
 

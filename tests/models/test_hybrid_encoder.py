@@ -11,8 +11,8 @@ from small_hybrid import SMALL_HYBRID
 from test_segmenter import random_params
 
 from sam_jax.configs import TINY
-from sam_jax.models.hybrid_encoder import ConvBlock, _in_blocks
-from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.models.sam.hybrid_encoder import ConvBlock, _in_blocks
+from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.types import Prompts
 
 # So small a model runs in less time than LLVM takes to optimise it.

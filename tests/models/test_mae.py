@@ -7,8 +7,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from sam_jax.configs import MAE_CONFIGS, MAE_TEST, MAE_VIT_B, MAE_VIT_H, VIT_B, VIT_H
-from sam_jax.models.mae import MaeEncoder, MaskedAutoencoder, patchify, sincos_positions
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.mae.mae import MaeEncoder, MaskedAutoencoder, patchify, sincos_positions
+from sam_jax.models.sam.sam import variable_shapes
 
 # So small a model runs in less time than LLVM takes to optimise it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

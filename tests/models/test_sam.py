@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_jax.configs import TEST, VIT_B, VIT_H, VIT_L
-from sam_jax.models.decoding import decode_prompts
-from sam_jax.models.sam import Sam, variable_shapes
+from sam_jax.inference.decoding import decode_prompts
+from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.ops import attention_tpu
 from sam_jax.types import Prompts
 

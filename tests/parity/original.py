@@ -21,7 +21,7 @@ from PIL import Image
 from torch.nn import functional
 
 from convert.conversion import from_state_dict
-from convert.original import build_original
+from convert.sam.reference import build_original
 from sam_jax.configs import SamConfig
 from sam_jax.types import Params
 

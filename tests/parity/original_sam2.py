@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from flax.traverse_util import unflatten_dict
 
-from convert.original_sam2 import build_original_sam2
-from convert.sam2 import entries
+from convert.sam2.reference import build_original_sam2
+from convert.sam2.table import entries
 from convert.tables import OFFICIAL, to_native
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.sam2 import variable_shapes
-from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import Params
 
 # What the original's builders set unless they are told not to.

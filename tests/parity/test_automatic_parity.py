@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from small_vit import SMALL_VIT, SMALL_VIT_CHECKPOINT
 
 from convert.conversion import to_state_dict
-from convert.original import build_original
+from convert.sam.reference import build_original
 from sam_jax import Segmenter, load_checkpoint
 from sam_jax.configs import TEST, VIT_B
 

@@ -10,12 +10,12 @@ from prompt_cases import case
 from quick_compile import quick_jit
 
 import convert
-from convert.original import build_original
-from sam_jax.adapters import load_adapter, merge_adapter, save_adapter
-from sam_jax.checkpoints import load_checkpoint, save_checkpoint
+from convert.sam.reference import build_original
+from sam_jax.adapters.adapter_files import load_adapter, merge_adapter, save_adapter
+from sam_jax.adapters.lora import LoraOptions, init_lora
+from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 from sam_jax.configs import TEST
-from sam_jax.lora import LoraOptions, init_lora
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 
 
 @pytest.fixture

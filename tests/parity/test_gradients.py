@@ -10,7 +10,7 @@ from prompt_cases import case
 from quick_compile import quick_jit
 
 from sam_jax.configs import TEST, VIT_B
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 
 # What together reaches every parameter: with and without box, with and without mask, both outputs.
 MIXES = (("points", True), ("mask, box and points", False))

@@ -12,7 +12,7 @@ from closeness import assert_close
 from quick_compile import quick_jit
 
 from sam_jax.configs import TEST
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 
 # Tokens. The tables are stored for 8x8 and windows are of 3: one grid fits the tables, none fits
 # the windows in both directions but the last two; some are flat, odd, smaller or larger.

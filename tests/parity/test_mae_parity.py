@@ -16,12 +16,12 @@ from flax.traverse_util import flatten_dict
 from quick_compile import quick_jit
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from convert.mae import from_state_dict
+from convert.mae.table import from_state_dict
 from convert.tables import HUGGING_FACE
 from sam_jax.configs import MAE_TEST, MAE_VIT_B, ImageEncoderConfig, MaeConfig
-from sam_jax.models.image_encoder import ImageEncoder
-from sam_jax.models.mae import MaskedAutoencoder
-from sam_jax.train.mae import mae_loss, sam_encoder_from_mae
+from sam_jax.models.mae.mae import MaskedAutoencoder
+from sam_jax.models.sam.image_encoder import ImageEncoder
+from sam_jax.train.mae.mae import mae_loss, sam_encoder_from_mae
 
 LOSS_BOUND = 1e-5
 # The largest error of a parameter's gradient over that gradient's largest value.

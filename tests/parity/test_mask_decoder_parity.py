@@ -13,7 +13,7 @@ from prompt_cases import MIXES, case
 from quick_compile import quick_jit
 
 from sam_jax.configs import TEST
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 from sam_jax.models.two_way_transformer import TwoWayTransformer
 from sam_jax.types import Prompts
 

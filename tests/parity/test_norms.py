@@ -4,10 +4,10 @@ import jax
 from flax import linen as nn
 from prompt_cases import case
 
-from convert.sam import entries
+from convert.sam.table import entries
 from convert.tables import OFFICIAL
 from sam_jax.configs import TEST
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 
 
 def test_every_norm_has_the_originals_epsilon(small):

@@ -8,7 +8,7 @@ from prompt_cases import MIXES, case
 
 from sam_jax.configs import TEST
 from sam_jax.models.prompt_encoder import PromptEncoder
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 
 
 @pytest.mark.parametrize("grid_hw", [(8, 8), (7, 10)])

@@ -11,11 +11,7 @@ pytest.importorskip("sam2")
 
 import jax.numpy as jnp  # noqa: E402
 
-from sam_jax.models.sam2.mask_selection import select  # noqa: E402
-from sam_jax.models.sam2.sam2 import Sam2  # noqa: E402
-from sam_jax.models.sam2.values import Memories  # noqa: E402
-from sam_jax.ops.dense_attention import memory_attention  # noqa: E402
-from sam_jax.sam2_configs import (  # noqa: E402
+from sam_jax.models.sam2.config import (  # noqa: E402
     SAM2_1_BASE_PLUS,
     SAM2_1_LARGE,
     SAM2_1_SMALL,
@@ -23,6 +19,10 @@ from sam_jax.sam2_configs import (  # noqa: E402
     SAM2_TEST,
     SAM2_TINY,
 )
+from sam_jax.models.sam2.mask_selection import select  # noqa: E402
+from sam_jax.models.sam2.sam2 import Sam2  # noqa: E402
+from sam_jax.models.sam2.values import Memories  # noqa: E402
+from sam_jax.ops.dense_attention import memory_attention  # noqa: E402
 from sam_jax.types import Prompts  # noqa: E402
 from tests.parity import original_sam2  # noqa: E402
 

@@ -13,7 +13,7 @@ pytest.importorskip("sam2")
 from torch.nn import functional  # noqa: E402
 
 from sam_jax.configs import TEST  # noqa: E402
-from sam_jax.sam2_configs import SAM2_TEST  # noqa: E402
+from sam_jax.models.sam2.config import SAM2_TEST  # noqa: E402
 from sam_jax.segmenter import Segmenter  # noqa: E402
 from tests.parity import original_sam2, original_video  # noqa: E402
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-from sam_jax.sam2_configs import SAM2_TEST  # noqa: E402
+from sam_jax.models.sam2.config import SAM2_TEST  # noqa: E402
 from sam_jax.video.tracker import Tracker  # noqa: E402
 from tests.parity import original_sam2, original_video  # noqa: E402
 

@@ -10,19 +10,19 @@ import pytest
 from small_hybrid import SMALL_HYBRID
 
 from sam_jax import InputError
+from sam_jax.adapters.lora import LoraOptions
 from sam_jax.configs import TEST
 from sam_jax.data.batches import TrainingBatch
-from sam_jax.lora import LoraOptions
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 from sam_jax.sharding import MODEL, make_mesh, split_heads
-from sam_jax.train import placement
-from sam_jax.train.interactive import InteractiveOptions
+from sam_jax.train.interactive.passes import InteractiveOptions
+from sam_jax.train.interactive.simulation import SimulationOptions
 from sam_jax.train.jobs import random_variables
-from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
-from sam_jax.train.simulation import SimulationOptions
-from sam_jax.train.step import initial_state, make_update
-from sam_jax.train.tasks import interactive_loss
-from sam_jax.train.tune import FROZEN, divide, tuned_loss
+from sam_jax.train.loop import placement
+from sam_jax.train.loop.optimizer import OptimizerOptions, make_optimizer
+from sam_jax.train.loop.step import initial_state, make_update
+from sam_jax.train.loop.tasks import interactive_loss
+from sam_jax.train.tuning.tune import FROZEN, divide, tuned_loss
 
 CONFIG = replace(TEST, name="small", image_size=64, decoder_depth=1)
 DEPTH = CONFIG.image_encoder.depth

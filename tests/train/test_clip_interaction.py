@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.data.clips import ClipBatch, ClipOptions, clip_batch
+from sam_jax.data.scenes.clips import ClipBatch, ClipOptions, clip_batch
+from sam_jax.models.sam2.config import SAM2_TEST
 from sam_jax.models.sam2.sam2 import Sam2
-from sam_jax.sam2_configs import SAM2_TEST
-from sam_jax.train.clip_interaction import ClipInteractionOptions, plan_clip
-from sam_jax.train.clip_runs import clip_loss
+from sam_jax.train.clips.interaction import ClipInteractionOptions, plan_clip
+from sam_jax.train.clips.runs import clip_loss
 from tests.small_sam2 import small_variables
 
 CLIPS = ClipOptions(image_size=128, frames=3, objects=2, passers=0, leaving=0.0)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from sam_jax import InputError
 from sam_jax.cli.main import main
-from sam_jax.train.clip_runs import clip_config_from_values, train_clips
+from sam_jax.train.clips.runs import clip_config_from_values, train_clips
 from sam_jax.train.config import read_values
 from sam_jax.video.tracker import Tracker
 

@@ -8,7 +8,7 @@ import pytest
 from sam_jax import InputError
 from sam_jax.configs import TINY, VIT_B, ImageEncoderConfig
 from sam_jax.train.config import config_from_values, differences, read_values
-from sam_jax.train.pretrain import pretrain_config
+from sam_jax.train.mae.pretrain import pretrain_config
 
 DATA = {"data": {"path": "photos"}}
 

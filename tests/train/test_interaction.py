@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.train.interactive import InteractiveOptions, interact
-from sam_jax.train.simulation import SimulationOptions
+from sam_jax.train.interactive.passes import InteractiveOptions, interact
+from sam_jax.train.interactive.simulation import SimulationOptions
 
 # What is noted and what is computed with agree to the last bit.
 pytestmark = pytest.mark.optimised

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.train.losses import (
+from sam_jax.train.interactive.losses import (
     LossOptions,
     actual_iou,
     combined,

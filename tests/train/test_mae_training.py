@@ -11,10 +11,10 @@ from flax.traverse_util import flatten_dict
 
 from sam_jax.configs import MAE_TEST, TEST
 from sam_jax.errors import InputError
-from sam_jax.models.image_encoder import ImageEncoder
-from sam_jax.models.mae import MaskedAutoencoder, sincos_positions
-from sam_jax.train.mae import mae_loss, sam_encoder_from_mae, target_patches
-from sam_jax.train.mae_files import load_mae
+from sam_jax.models.mae.mae import MaskedAutoencoder, sincos_positions
+from sam_jax.models.sam.image_encoder import ImageEncoder
+from sam_jax.train.mae.mae import mae_loss, sam_encoder_from_mae, target_patches
+from sam_jax.train.mae.mae_files import load_mae
 
 # So small a model runs in less time than LLVM takes to optimise it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -7,8 +7,14 @@ import pytest
 
 from sam_jax import InputError
 from sam_jax.sharding import make_mesh
-from sam_jax.train import memory
-from sam_jax.train.memory import advice, check_compiled, check_estimate, memory_errors, peak_bytes
+from sam_jax.train.loop import memory
+from sam_jax.train.loop.memory import (
+    advice,
+    check_compiled,
+    check_estimate,
+    memory_errors,
+    peak_bytes,
+)
 
 WAYS = ["lower data.batch_size (now 4)", "take a smaller model"]
 WIDTH, LAYERS = 512, 6

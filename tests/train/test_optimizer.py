@@ -8,8 +8,8 @@ import pytest
 
 from sam_jax import InputError
 from sam_jax.configs import TEST, VIT_H
-from sam_jax.models.sam import variable_shapes
-from sam_jax.train.optimizer import (
+from sam_jax.models.sam.sam import variable_shapes
+from sam_jax.train.loop.optimizer import (
     OptimizerOptions,
     decays,
     layer_scale,

@@ -8,7 +8,7 @@ import pytest
 
 from sam_jax import InputError
 from sam_jax.train.config import FREE_TO_CHANGE, differences, read_values
-from sam_jax.train.loop import run_folder
+from sam_jax.train.loop.loop import run_folder
 from sam_jax.train.paths import PATH_KEYS
 
 RUN = """

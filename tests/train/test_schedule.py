@@ -3,11 +3,11 @@
 import pytest
 
 from sam_jax import InputError
-from sam_jax.train.clip_runs import clip_config_from_values
+from sam_jax.train.clips.runs import clip_config_from_values
 from sam_jax.train.config import config_from_values, read_values
-from sam_jax.train.optimizer import OptimizerOptions, learning_rate
-from sam_jax.train.pretrain import pretrain_config
-from sam_jax.train.schedule import schedule_text
+from sam_jax.train.loop.optimizer import OptimizerOptions, learning_rate
+from sam_jax.train.loop.schedule import schedule_text
+from sam_jax.train.mae.pretrain import pretrain_config
 
 KINDS = {
     "train": (config_from_values, {}),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.train.simulation import (
+from sam_jax.train.interactive.simulation import (
     SimulationOptions,
     correction,
     first_prompt,

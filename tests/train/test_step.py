@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sam_jax.sharding import make_mesh
-from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
-from sam_jax.train.state import Summed
-from sam_jax.train.step import initial_state, make_update
+from sam_jax.train.loop.optimizer import OptimizerOptions, make_optimizer
+from sam_jax.train.loop.state import Summed
+from sam_jax.train.loop.step import initial_state, make_update
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from sam_jax.configs import TEST
 from sam_jax.data.batches import EmbeddedBatch, TrainingBatch
-from sam_jax.models.sam import Sam
+from sam_jax.models.sam.sam import Sam
 from sam_jax.train.jobs import random_variables
-from sam_jax.train.tune_embeddings import EmbeddedBatches
+from sam_jax.train.tuning.embeddings import EmbeddedBatches
 
 SIDE, MASKS = 64, 2
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from sam_jax.adapters.lora import LoraOptions, merge_lora
 from sam_jax.configs import TEST
 from sam_jax.errors import InputError
-from sam_jax.lora import LoraOptions, merge_lora
-from sam_jax.models.sam import variable_shapes
+from sam_jax.models.sam.sam import variable_shapes
 from sam_jax.sharding import make_mesh, split_heads
-from sam_jax.train.optimizer import OptimizerOptions, make_optimizer
-from sam_jax.train.state import Summed
-from sam_jax.train.step import initial_state, make_update
-from sam_jax.train.tune import FROZEN, LORA, divide, tuned_loss, unite
+from sam_jax.train.loop.optimizer import OptimizerOptions, make_optimizer
+from sam_jax.train.loop.state import Summed
+from sam_jax.train.loop.step import initial_state, make_update
+from sam_jax.train.tuning.tune import FROZEN, LORA, divide, tuned_loss, unite
 
 OPTIONS = LoraOptions(rank=2)
 

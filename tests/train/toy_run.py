@@ -15,11 +15,11 @@ import numpy as np
 
 from sam_jax.errors import InputError
 from sam_jax.sharding import make_mesh
-from sam_jax.train.loop import Job, run_folder, run_job
-from sam_jax.train.optimizer import OptimizerOptions
+from sam_jax.train.loop.loop import Job, run_folder, run_job
+from sam_jax.train.loop.optimizer import OptimizerOptions
+from sam_jax.train.loop.run_checkpoints import RunCheckpoints
+from sam_jax.train.loop.state import Summed
 from sam_jax.train.options import RunOptions
-from sam_jax.train.run_checkpoints import RunCheckpoints
-from sam_jax.train.state import Summed
 
 STEPS, EVERY, BATCH = 23, 5, 4
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.models.sam2.config import SAM2_1_TINY, SAM2_TEST
 from sam_jax.models.sam2.mask_selection import ABSENT
-from sam_jax.sam2_configs import SAM2_1_TINY, SAM2_TEST
 from sam_jax.video import programs
 from sam_jax.video.memory_bank import slot_for
 from sam_jax.video.state import EMPTY

@@ -10,11 +10,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.models.layers import Dense, LayerNorm, MLPBlock
+from sam_jax.models.sam2.config import HieraConfig
 from sam_jax.ops.dense_attention import dense_attention
 from sam_jax.ops.platform import traced_platform
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
-from sam_jax.sam2_configs import HieraConfig
 
 MLP_RATIO = 4
 # How many tokens a CPU takes through a block at a time: their hidden channels fit its caches.

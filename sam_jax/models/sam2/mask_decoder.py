@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from sam_jax.models.layers import MLP, LayerNorm, Upscale, gelu
 from sam_jax.models.mask_decoder import HypernetworkMLPs
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.values import Decoded
 from sam_jax.models.two_way_transformer import TwoWayTransformer
-from sam_jax.sam2_configs import Sam2Config
 
 
 class MaskDecoder(nn.Module):

@@ -16,12 +16,12 @@ from sam_jax.models.layers import (
     Projection,
     add_to_channels,
 )
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.positions import grid_positions
 from sam_jax.models.sam2.values import Memories
 from sam_jax.ops.dense_attention import memory_attention, self_attention
 from sam_jax.ops.platform import traced_platform
 from sam_jax.ops.rotary import axial_angles, in_halves, rotate
-from sam_jax.sam2_configs import Sam2Config
 
 # How much of its positions a frame's tokens get.
 POSITION_WEIGHT = 0.1

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.models.layers import Dense, LayerNorm, add_to_channels, gelu
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.ops.depthwise import depthwise_convolution
-from sam_jax.sam2_configs import Sam2Config
 
 # What a mask of 0 to 1 is stretched to.
 MASK_SCALE = 20.0

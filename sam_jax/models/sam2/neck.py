@@ -7,9 +7,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from sam_jax.models.layers import Projection, add_to_channels
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.hiera import Hiera
 from sam_jax.models.sam2.values import ImageFeatures
-from sam_jax.sam2_configs import Sam2Config
 
 
 class ImageEncoder(nn.Module):

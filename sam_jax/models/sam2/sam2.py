@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sam_jax.models.layers import MLP, Dense, add_to_channels, check_images
 from sam_jax.models.prompt_encoder import PromptEncoder
+from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.mask_decoder import MaskDecoder
 from sam_jax.models.sam2.mask_selection import single_masks
 from sam_jax.models.sam2.memory_attention import MemoryAttention
@@ -16,7 +17,6 @@ from sam_jax.models.sam2.memory_encoder import MemoryEncoder
 from sam_jax.models.sam2.neck import ImageEncoder
 from sam_jax.models.sam2.positions import time_positions
 from sam_jax.models.sam2.values import Decoded, ImageFeatures, Memories
-from sam_jax.sam2_configs import Sam2Config
 from sam_jax.types import (
     LABEL_ABSENT,
     LABEL_BOX_BOTTOM_RIGHT,

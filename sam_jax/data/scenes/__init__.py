@@ -1,0 +1,1 @@
+"""Drawn scenes and clips: pictures with exact masks, made on the device."""

@@ -1,0 +1,1 @@
+"""Compiled programs: images and prompts in the model's own frame, in batches of few shapes."""

@@ -1,0 +1,1 @@
+"""The masked autoencoder that pre-trains an image encoder."""

@@ -1,0 +1,1 @@
+"""Training SAM 2 on clips."""

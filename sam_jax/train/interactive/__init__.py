@@ -1,0 +1,1 @@
+"""Interactive training: simulated prompts, passes and losses."""

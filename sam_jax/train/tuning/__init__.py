@@ -1,0 +1,1 @@
+"""Fine-tuning: a part of a model, or low-rank updates of it."""
