@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from convert.families import conversion_of, conversion_of_tensors
 from convert.files.restricted_pickle import Placeholder
 from convert.files.source_files import SourceFiles, find_source, read_values
 from convert.files.state_dicts import StateDict, find_state_dict
 from convert.files.torch_files import write_torch_file
 from convert.relatives import describe_class, describe_relative
-from convert.sam import table as sam
-from convert.sam.variants import infer_config
-from convert.sam2 import table as sam2
-from convert.sam2.variants import detect_sam2_naming, infer_sam2_config
-from convert.tables import HUGGING_FACE, OFFICIAL, Entry, to_native, to_torch
+from convert.tables import HUGGING_FACE, OFFICIAL, to_native, to_torch
 from sam_jax.checkpoints.native import (
     CheckpointInfo,
     check_destination,
@@ -31,10 +28,8 @@ from sam_jax.checkpoints.native import (
 from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.models.families import ModelConfig, family_named, family_of
-from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.types import Params
 
-_MAX_CONFIG_BYTES = 1 << 20
 _SHOWN = 3
 
 
@@ -190,16 +185,12 @@ def load_source(
         relative = describe_relative(tensors)
         if relative is not None:
             raise CheckpointError(relative)
-        of_sam2 = sam2.is_sam2(tensors)
-        naming = detect_sam2_naming(tensors) if of_sam2 else sam.detect_naming(tensors)
+        conversion = conversion_of_tensors(tensors)
+        naming = conversion.detect_naming(tensors)
+        config = config or _recorded_config(record)
         if config is None:
-            config = _recorded_config(record)
-        if config is None and of_sam2:
-            config = infer_sam2_config({n: tensor.shape for n, tensor in tensors.items()}, naming)
-        if config is None:
-            heads = _huggingface_heads(files.path) if naming == HUGGING_FACE else None
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
-            config = infer_config(shapes, naming, heads)
+            config = conversion.infer_config(shapes, naming, files.path)
         variables = from_state_dict(config, tensors, naming)
         _check_finite(variables)
     except CheckpointError as error:
@@ -223,9 +214,9 @@ def from_state_dict(
       CheckpointError: lists everything missing, unexpected and misshapen.
     """
     title = f"the tensors ({naming} names) are not those of the model {config.name!r}:"
-    if isinstance(config, Sam2Config) and naming == HUGGING_FACE:
-        tensors = sam2.points_apart(tensors)
-    flat = to_native(title, _entries(config), naming, tensors, flat_shapes(config))
+    conversion = conversion_of(config)
+    tensors = conversion.from_huggingface(tensors) if naming == HUGGING_FACE else tensors
+    flat = to_native(title, conversion.entries(config), naming, tensors, flat_shapes(config))
     return unflatten_dict(flat, sep="/")
 
 
@@ -234,13 +225,9 @@ def to_state_dict(
 ) -> dict[str, np.ndarray]:
     """A PyTorch model's state dict, as NumPy arrays, from variables for its configuration."""
     flat = {name: np.asarray(array) for name, array in flatten_dict(variables, sep="/").items()}
-    tensors = to_torch(_entries(config), naming, flat)
-    whole = isinstance(config, Sam2Config) and naming == HUGGING_FACE
-    return sam2.points_together(tensors) if whole else tensors
-
-
-def _entries(config: ModelConfig) -> list[Entry]:
-    return sam2.entries(config) if isinstance(config, Sam2Config) else sam.entries(config)
+    conversion = conversion_of(config)
+    tensors = to_torch(conversion.entries(config), naming, flat)
+    return dict(conversion.to_huggingface(tensors) if naming == HUGGING_FACE else tensors)
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -306,17 +293,3 @@ def _recorded_config(record: bytes | None) -> ModelConfig | None:
         reason = str(error).split("\n")[0][:300]
         raise CheckpointError(f"its recorded configuration is damaged: {reason}") from error
     return config
-
-
-def _huggingface_heads(path: Path) -> int | None:
-    """The decoder's number of heads, from the config.json beside the file, where there is one."""
-    beside = path.with_name("config.json")
-    try:
-        if not beside.is_file() or beside.stat().st_size > _MAX_CONFIG_BYTES:
-            return None
-        values = json.loads(beside.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{beside} is damaged; get it again or remove it") from error
-    decoder = values.get("mask_decoder_config") if isinstance(values, dict) else None
-    heads = decoder.get("num_attention_heads") if isinstance(decoder, dict) else None
-    return heads if type(heads) is int and heads > 0 else None

@@ -5,6 +5,8 @@ An encoder takes float32 [B, side, side, 3] in RGB order: (value - mean) / devia
 it with zeros, the mean color, at the bottom and right; SAM 2 stretches it to the square.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,32 +14,10 @@ from jaxtyping import Array, Float32, Shaped, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
-from sam_jax.models.sam2.config import ModelConfig
+from sam_jax.models.config import ModelConfig
+from sam_jax.models.input_frame import resized_hw
 from sam_jax.ops.resample import antialiased_matrix
 from sam_jax.pixel_numbers import FLOAT_SLACK
-
-
-def resized_hw(size_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """The (height, width) of an image scaled so that its longest side is `image_size` pixels.
-
-    Rounds half up, as the original's `ResizeLongestSide` does; unlike it, never below 1.
-    """
-    scale = image_size / max(size_hw)
-    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
-    return height, width
-
-
-def framed_hw(
-    size_hw: tuple[int, int], image_size: int, stretches: bool = False
-) -> tuple[int, int]:
-    """The (height, width) that an image has in the model's frame, without the padding.
-
-    Args:
-      size_hw: of the image.
-      image_size: side of the frame.
-      stretches: whether it fills the frame (SAM 2), or keeps its proportions (SAM).
-    """
-    return (image_size, image_size) if stretches else resized_hw(size_hw, image_size)
 
 
 def resize_image(
@@ -72,16 +52,28 @@ def prepare_image(
             f"prepare_image takes uint8 [height, width, 3], not {image.dtype} {image.shape}; "
             "read_image makes that of any image"
         )
-    mean, std = (np.array(x, np.float32) for x in (config.pixel_mean, config.pixel_std))
-    if config.stretches:
-        return (_stretched(image, config.image_size) - mean) / std
-    resized = resize_image(image, config.image_size)
+    frame = config.frame
+    if frame.fit == "stretch":
+        return normalized(_stretched(image, frame.side), config)
+    resized = resize_image(image, frame.side)
     height, width = resized.shape[:2]
-    padded = np.zeros((config.image_size, config.image_size, 3), np.float32)
-    valid = padded[:height, :width]
-    np.subtract(resized, mean, out=valid)
-    valid /= std
+    padded = np.zeros((frame.side, frame.side, 3), np.float32)
+    padded[:height, :width] = normalized(resized, config)
     return padded
+
+
+def normalized(pixels: Any, config: Any) -> Any:
+    """RGB values from 0 to 255 as encoders take them: (value - mean) / deviation, float32.
+
+    Args:
+      pixels: [..., 3] of any type; a NumPy or a JAX array, and so is the result.
+      config: whose `pixel_mean` and `pixel_std`; a model's or its frame.
+    """
+    xp = jnp if isinstance(pixels, jax.Array) else np
+    shape = (1,) * (pixels.ndim - 1) + (3,)
+    mean = xp.array(config.pixel_mean, xp.float32).reshape(shape)
+    std = xp.array(config.pixel_std, xp.float32).reshape(shape)
+    return (pixels.astype(xp.float32) - mean) / std
 
 
 def prepare_images(
@@ -117,18 +109,15 @@ def prepare_images(
                 f"prepare_images got floats from {low:g} to {high:g}; floats must lie in [0, 1], "
                 "so divide by 255 or give uint8"
             )
-    side, size_hw = config.image_size, (images.shape[1], images.shape[2])
-    height, width = framed_hw(size_hw, side, config.stretches)
+    frame, size_hw = config.frame, (images.shape[1], images.shape[2])
+    side, (height, width) = frame.side, frame.image_hw(size_hw)
     values = jnp.asarray(images, jnp.float32) * (255 if floats else 1)
     # Pillow rounds SAM's bytes after each of the two steps; SAM 2 computes in floats.
-    in_bytes = not floats and not config.stretches
+    in_bytes = not floats and frame.fit == "pad"
     values = _resampled(values, 2, width, in_bytes)
     values = _resampled(values, 1, height, in_bytes)
-    mean, std = (
-        jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (config.pixel_mean, config.pixel_std)
-    )
-    normalized = (values - mean) / std
-    return jnp.pad(normalized, ((0, 0), (0, side - height), (0, side - width), (0, 0)))
+    padding = ((0, 0), (0, side - height), (0, side - width), (0, 0))
+    return jnp.pad(normalized(values, config), padding)
 
 
 def _resampled(

@@ -23,10 +23,10 @@ from sam_jax.formats.result_files import ResultMask, check_objects, write_result
 from sam_jax.formats.result_overlay import draw_prediction
 from sam_jax.formats.rle import encode_rle, mask_area, mask_box
 from sam_jax.images import read_image
+from sam_jax.models.input_frame import InputFrame
 from sam_jax.one_line import one_line
 from sam_jax.ops.mask_regions import clean_mask
 from sam_jax.ops.resample import linear_matrix
-from sam_jax.preprocess import resized_hw
 from sam_jax.types import ArrayLike
 from sam_jax.version import __version__
 
@@ -40,27 +40,26 @@ _CLEANED_LOGITS = 16
 
 
 def mask_matrices(
-    size_hw: tuple[int, int], image_size: int, low_res_size: int, stretches: bool = False
+    size_hw: tuple[int, int], frame: InputFrame, low_res_size: int
 ) -> tuple[Float[np.ndarray, "height low"], Float[np.ndarray, "width low"]]:
     """The two matrices that take low-resolution logits to the image's own frame.
 
     Args:
       size_hw: the image's height and width.
-      image_size: side of the padded model input.
-      low_res_size: side of the low-resolution logits, which cover the padded input.
-      stretches: whether the image fills the input (SAM 2); then there is one step.
+      frame: the model's input; where the image fills it (SAM 2) there is one step, else two.
+      low_res_size: side of the low-resolution logits, which cover the input.
 
     Returns:
       float32 `rows` and `columns`; `rows @ logits @ columns.T` equals the original's
       `postprocess_masks`. For any array library, on any device.
     """
-    if stretches:
+    if frame.fit == "stretch":
         rows, columns = (linear_matrix(low_res_size, full).astype(np.float32) for full in size_hw)
         return rows, columns
-    to_input = linear_matrix(low_res_size, image_size)
+    to_input = linear_matrix(low_res_size, frame.side)
     rows, columns = (
         (linear_matrix(valid, full) @ to_input[:valid]).astype(np.float32)
-        for valid, full in zip(resized_hw(size_hw, image_size), size_hw, strict=True)
+        for valid, full in zip(frame.image_hw(size_hw), size_hw, strict=True)
     )
     return rows, columns
 
@@ -81,16 +80,16 @@ def upscale_logits(
     return rows @ logits @ columns.T
 
 
-def default_clean_area(size_hw: tuple[int, int], low_res_size: int, stretches: bool = False) -> int:
+def default_clean_area(size_hw: tuple[int, int], frame: InputFrame, low_res_size: int) -> int:
     """Pixels below which a hole or an island of a mask is noise: a cell of the image embedding.
 
     Args:
       size_hw: the image's height and width.
+      frame: the model's input.
       low_res_size: side of the low-resolution logits.
-      stretches: whether the image fills the model's input (SAM 2) or is padded (SAM).
     """
     height, width = size_hw
-    pixels = height * width if stretches else max(size_hw) ** 2
+    pixels = height * width if frame.fit == "stretch" else max(size_hw) ** 2
     return round(_CLEANED_LOGITS * pixels / low_res_size**2)
 
 
@@ -120,9 +119,8 @@ class MaskPrediction:
       logits: float32 [P, M, h, w], low-resolution logits of the model's input; one of them can be
         given back as `masks=`.
       size_hw: the image's own height and width.
-      image_size: side of the model's input.
+      frame: the model's input.
       threshold: a pixel belongs to a mask where its logit is above this.
-      stretches: whether the image fills the input (SAM 2) or is padded (SAM).
       unlimited: what masks are made of, where `logits` were cut (SAM 2: at 32 and -32).
       clean_area: holes and islands of fewer pixels are filled and removed in `masks` and all that
         is made of them; scores and logits stay the model's. 0 for masks as they are.
@@ -132,9 +130,8 @@ class MaskPrediction:
     scores: np.ndarray
     logits: np.ndarray
     size_hw: tuple[int, int] = struct.field(pytree_node=False)
-    image_size: int = struct.field(pytree_node=False)
+    frame: InputFrame = struct.field(pytree_node=False)
     threshold: float = struct.field(pytree_node=False)
-    stretches: bool = struct.field(pytree_node=False, default=False)
     unlimited: np.ndarray | None = None
     clean_area: int = struct.field(pytree_node=False, default=0)
     model: str = struct.field(pytree_node=False, default="")
@@ -353,9 +350,7 @@ class MaskPrediction:
     def _fill_mask(self, out: Bool[np.ndarray, "H W"], prompt: int, index: int) -> None:
         source = self.logits if self.unlimited is None else self.unlimited
         logits = np.asarray(source[prompt, index])
-        rows, columns = _cached_matrices(
-            self.size_hw, self.image_size, logits.shape[-1], self.stretches
-        )
+        rows, columns = _cached_matrices(self.size_hw, self.frame, logits.shape[-1])
         across = logits @ columns.T
         step = max(1, BLOCK_PIXELS // self.size_hw[1])
         for start in range(0, self.size_hw[0], step):

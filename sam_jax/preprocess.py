@@ -15,20 +15,19 @@ from jaxtyping import Float, Float32, Float64, Int32
 from PIL import Image
 
 from sam_jax.errors import InputError
-from sam_jax.image_inputs import framed_hw, prepare_image, resize_image, resized_hw
+from sam_jax.image_inputs import prepare_image, resize_image
 from sam_jax.images import MAX_PIXELS
-from sam_jax.models.sam2.config import ModelConfig
+from sam_jax.models.config import ModelConfig
+from sam_jax.models.input_frame import InputFrame
 from sam_jax.one_line import one_line
 from sam_jax.types import LABEL_ABSENT, LABEL_BACKGROUND, LABEL_FOREGROUND
 
 __all__ = [
     "ImagePrompts",
     "check_prompts",
-    "framed_hw",
     "mask_to_logits",
     "prepare_image",
     "resize_image",
-    "resized_hw",
     "scale_factors_xy",
     "scale_prompts",
 ]
@@ -166,14 +165,14 @@ def check_prompts(
 
 
 def scale_prompts(
-    prompts: ImagePrompts, size_hw: tuple[int, int], image_size: int, stretches: bool = False
+    prompts: ImagePrompts, size_hw: tuple[int, int], frame: InputFrame
 ) -> ImagePrompts:
     """Moves points and boxes from the image's frame to the model's, as the original does.
 
     Each axis has its own factor (new size over old size, in float64). The half pixel that the
     original adds to them later is left to the model.
     """
-    factors_xy = scale_factors_xy(size_hw, image_size, stretches)
+    factors_xy = scale_factors_xy(size_hw, frame)
     points, boxes = prompts.points, prompts.boxes
     if points is not None:
         points = (points * factors_xy).astype(np.float32)
@@ -182,12 +181,10 @@ def scale_prompts(
     return replace(prompts, points=points, boxes=boxes)
 
 
-def scale_factors_xy(
-    size_hw: tuple[int, int], image_size: int, stretches: bool = False
-) -> Float64[np.ndarray, " 2"]:
-    """By how much x and y grow from the image's frame to the model's, see `framed_hw`."""
+def scale_factors_xy(size_hw: tuple[int, int], frame: InputFrame) -> Float64[np.ndarray, " 2"]:
+    """By how much x and y grow from the image's frame to the model's."""
     height, width = size_hw
-    new_height, new_width = framed_hw(size_hw, image_size, stretches)
+    new_height, new_width = frame.image_hw(size_hw)
     return np.array([new_width / width, new_height / height])
 
 
@@ -220,7 +217,7 @@ def mask_to_logits(mask: object, config: ModelConfig) -> Float32[np.ndarray, "s 
             f"mask must be boolean or hold only 0 and 1, not values from {array.min():g} to "
             f"{array.max():g}; logits are given as they are"
         )
-    height, width = framed_hw(inside.shape, config.image_size, config.stretches)
+    height, width = config.frame.image_hw(inside.shape)
     picture = Image.fromarray(inside.astype(np.float32))  # 8 bits would lose single pixels
     padded = np.zeros((config.image_size, config.image_size), np.float32)
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import jax
@@ -16,19 +16,19 @@ from PIL import Image
 from sam_jax.adapters.adapter_files import load_adapter
 from sam_jax.automatic.generator import generate_masks
 from sam_jax.automatic.grids import Crop, image_crops
-from sam_jax.automatic.options import family_defaults, generate_options
+from sam_jax.automatic.options import generate_options
 from sam_jax.automatic.records import GeneratedMasks, warn_of_nothing_kept
 from sam_jax.checkpoints import native as checkpoints
 from sam_jax.checkpoints.registry import DEFAULT_CHECKPOINT
-from sam_jax.configs import SamConfig
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
 from sam_jax.inference.compiled_model import CompiledModel
-from sam_jax.inference.decoding import build_model, embedding_of
-from sam_jax.models.sam2.config import ModelConfig, Sam2Config, check_sam2_config
-from sam_jax.models.sam2.values import ImageFeatures
+from sam_jax.models.config import ModelConfig
+from sam_jax.models.families import build_model, family_of
+from sam_jax.models.features import ImageFeatures
+from sam_jax.models.input_frame import InputFrame
 from sam_jax.one_line import model_line
 from sam_jax.postprocess import MaskPrediction, checked_clean, default_clean_area
 from sam_jax.preprocess import (
@@ -39,7 +39,7 @@ from sam_jax.preprocess import (
     without_empty,
 )
 from sam_jax.sharding import DATA, place_params, with_automatic_axes
-from sam_jax.types import FEEDBACK_LIMIT, Params, compute_dtype, is_whole
+from sam_jax.types import Params, compute_dtype, is_whole
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ ImageLike = str | os.PathLike | Image.Image | np.ndarray | jax.Array
 
 
 class Segmenter:
-    """Segments images with a model of either family, SAM or SAM 2.
+    """Segments images with a model of any family.
 
     Nothing in it changes after construction: every method is a function of its arguments, so one
     Segmenter serves any number of threads.
@@ -101,25 +101,22 @@ class Segmenter:
         for name, count in (("image_batch", image_batch), ("prompt_batch", prompt_batch)):
             if not is_whole(count) or count < 1:
                 raise InputError(f"{name} must be a whole number, at least 1, not {count!r}")
-        if isinstance(config, Sam2Config):
-            if mesh is not None:
-                raise InputError("SAM 2 runs on one device; give no mesh")
-            try:
-                check_sam2_config(config)
-            except CheckpointError as error:
-                raise InputError(str(error)) from None
+        family = family_of(config)
+        if mesh is not None and not family.over_mesh:
+            raise InputError(f"{family.title} runs on one device; give no mesh")
+        try:
+            family.check(config)
+        except CheckpointError as error:
+            raise InputError(str(error)) from None
         checkpoints.check_params(config, params)
         mesh = None if mesh is None else with_automatic_axes(mesh)
         self.config = config
         self.params = jax.device_put(params) if mesh is None else params
-        placed = self.params
-        if mesh is not None:
-            assert isinstance(config, SamConfig)
-            placed = place_params(config, params, mesh)
+        placed = self.params if mesh is None else place_params(config, params, mesh)
         model = build_model(config, dtype)
         self.compiled = CompiledModel(model, placed, image_batch, prompt_batch, mesh)
         self._known_fingerprint = fingerprint
-        self._generate_defaults = {**family_defaults(config), **(generate_defaults or {})}
+        self._generate_defaults = {**family.generate_defaults, **(generate_defaults or {})}
 
     def __repr__(self) -> str:
         # Not `fingerprint`, which takes long where it is not known yet.
@@ -255,7 +252,7 @@ class Segmenter:
         """Like `predict`, but the results stay on the device and no full-size mask is made.
 
         Returns:
-          (scores [P, M], logits [P, M, s, s]), float32 JAX arrays; a list of such pairs for a list
+          (logits [P, M, s, s], scores [P, M]), float32 JAX arrays; a list of such pairs for a list
           of embeddings. Cutting away the padding of a new number of prompts compiles a small slice.
 
         Raises:
@@ -349,12 +346,13 @@ class Segmenter:
 
         features, name = self.compiled.encode(inputs()), self.config.name
         return [
-            ImageEmbedding(embedding_of(one), size_hw, self.fingerprint, _finer(one), name)
+            ImageEmbedding(one.embedding, size_hw, self.fingerprint, one.finer, name)
             for one, size_hw in zip(features, sizes, strict=True)
         ]
 
-    def _input_size(self, embedding: ImageEmbedding) -> int:
-        return embedding.features.shape[0] * self.config.image_encoder.patch_size
+    def _frame(self, embedding: ImageEmbedding) -> InputFrame:
+        side = embedding.features.shape[0] * self.config.image_encoder.patch_size
+        return self.config.frame.with_side(side)
 
     def _predict(
         self, embeddings, points, labels, boxes, masks, multimask, many, on_device=False
@@ -367,22 +365,24 @@ class Segmenter:
         ]
         features = [_features(embedding) for embedding in embeddings]
         found = self.compiled.decode(features, prompts, multimask, on_device=on_device)
-        if not (on_device and self.config.stretches):
+        limit = family_of(self.config).feedback_limit
+        if not on_device or limit is None:
             return found
-        return [(scores, _limited(logits)) for scores, logits in found]
+        return [(_limited(logits, limit), scores) for logits, scores in found]
 
     def _prediction(
-        self, scores: Any, logits: Any, embedding: ImageEmbedding, clean: bool | int
+        self, logits: Any, scores: Any, embedding: ImageEmbedding, clean: bool | int
     ) -> MaskPrediction:
-        """For SAM 2, what can be given back is cut; masks are made of what is not."""
-        frame = (embedding.size_hw, self._input_size(embedding), self.config.mask_threshold)
-        stretches, unlimited = self.config.stretches, None
+        """Where a family limits what can be given back, masks are made of what is not limited."""
+        frame, size_hw = self._frame(embedding), embedding.size_hw
+        limit, unlimited = family_of(self.config).feedback_limit, None
         if clean is True:
-            clean = default_clean_area(embedding.size_hw, logits.shape[-1], stretches)
-        if stretches:
-            unlimited, logits = logits, np.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
+            clean = default_clean_area(size_hw, frame, logits.shape[-1])
+        if limit is not None:
+            unlimited, logits = logits, np.clip(logits, -limit, limit)
+        threshold, name = self.config.mask_threshold, self.config.name
         return MaskPrediction(
-            scores, logits, *frame, stretches, unlimited, int(clean), self.config.name
+            scores, logits, size_hw, frame, threshold, unlimited, int(clean), name
         )
 
     def _check_embedding(self, embedding: Any, where: str = "") -> None:
@@ -397,24 +397,22 @@ class Segmenter:
                 f"this one is {self.fingerprint[:12]}); encode the image again with this model"
             )
         shape = tuple(embedding.features.shape)
-        channels = self.config.embedding_channels
+        channels = self.config.embed_dim
         if len(shape) != 3 or shape[0] != shape[1] or shape[2] != channels:
             raise InputError(
                 f"{where}the embedding has features of shape {shape}, not "
                 f"(side, side, {channels}); encode the image again"
             )
-        finer = [tuple(one.shape) for one in embedding.finer]
-        side, dim = shape[0], self.config.embed_dim
-        wanted = [(2 * side, 2 * side, dim // 4), (4 * side, 4 * side, dim // 8)]
-        if finer != (wanted if self.config.stretches else []):
+        finer = tuple(tuple(one.shape) for one in embedding.finer)
+        if finer != self.config.feature_shapes(shape[0])[1:]:
             raise InputError(
-                f"{where}the embedding has finer features of shapes {finer}; encode the image again"
+                f"{where}the embedding has finer features of shapes {list(finer)}; "
+                "encode the image again"
             )
 
     def _model_prompts(self, embedding, given, image: int | None) -> ImagePrompts:
         where = "" if image is None else f"image {image}: "
         self._check_embedding(embedding, where)
-        input_size = self._input_size(embedding)
         size_hw = embedding.size_hw
         given = without_empty(given)
         if given is None or (image is not None and all(one is None for one in given.values())):
@@ -425,23 +423,16 @@ class Segmenter:
             )
         except InputError as error:
             raise InputError(f"{where}{error}") from None
-        return scale_prompts(checked, size_hw, input_size, self.config.stretches)
+        return scale_prompts(checked, size_hw, self._frame(embedding))
 
 
-@jax.jit
-def _limited(logits: jax.Array) -> jax.Array:
-    return jnp.clip(logits, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
+@partial(jax.jit, static_argnums=1)
+def _limited(logits: jax.Array, limit: float) -> jax.Array:
+    return jnp.clip(logits, -limit, limit)
 
 
-def _features(embedding: ImageEmbedding) -> Any:
-    """What the model takes: an array, or with finer ones SAM 2's features."""
-    if not embedding.finer:
-        return embedding.features
-    return ImageFeatures(embedding.features, *embedding.finer)
-
-
-def _finer(features: Any) -> tuple[jax.Array, ...]:
-    return (features.stride8, features.stride4) if isinstance(features, ImageFeatures) else ()
+def _features(embedding: ImageEmbedding) -> ImageFeatures:
+    return ImageFeatures(embedding.features, tuple(embedding.finer))
 
 
 def _as_list(embedding: Any) -> tuple[list[Any], bool]:

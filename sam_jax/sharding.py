@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sam_jax.configs import SamConfig
 from sam_jax.errors import InputError
+from sam_jax.models.config import ModelConfig
 from sam_jax.types import Params
 
 DATA, MODEL = "data", "model"
@@ -103,7 +103,7 @@ def with_automatic_axes(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, (AxisType.Auto,) * mesh.devices.ndim)
 
 
-def check_mesh(config: SamConfig, mesh: Mesh | AbstractMesh) -> None:
+def check_mesh(config: ModelConfig, mesh: Mesh | AbstractMesh) -> None:
     """Refuses a mesh over which a model of this configuration cannot be divided.
 
     Raises:
@@ -125,7 +125,7 @@ def check_mesh(config: SamConfig, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
-def split_heads(config: SamConfig, params: Params) -> Params:
+def split_heads(config: ModelConfig, params: Params) -> Params:
     """Parameters in which heads can be divided: a view, nothing else changes.
 
     The columns of the projection to queries, keys and values are 3 x heads x channels; in parts of
@@ -192,7 +192,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree, partition_specs(tree))
 
 
-def place_params(config: SamConfig, params: Params, mesh: Mesh) -> Params:
+def place_params(config: ModelConfig, params: Params, mesh: Mesh) -> Params:
     """Parameters divided over `model`, the same along `data`, as encoders take them.
 
     Raises:

@@ -36,6 +36,16 @@ _COMPUTE_DTYPES = {
 }
 
 
+def box_corners(
+    boxes: Float[ArrayLike, "*P 4"],
+) -> tuple[Float[ArrayLike, "*P 2 2"], Int[ArrayLike, "*P 2"]]:
+    """Boxes x0 y0 x1 y1 as points: their two corners, and the labels of these."""
+    xp = jnp if isinstance(boxes, jax.Array) else np
+    labels = xp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], xp.int32)
+    prompts = boxes.shape[:-1]
+    return boxes.reshape(*prompts, 2, 2), xp.broadcast_to(labels, (*prompts, 2))
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number, Python's or NumPy's; truth values are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool)

@@ -195,6 +195,11 @@ def entries(config: SamConfig) -> list[Entry]:
     return expand(TABLE, ranges)
 
 
+def is_sam(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are SAM's."""
+    return any(name.startswith(mark) for name in names for mark in _MARKS.values())
+
+
 def detect_naming(names: Iterable[str]) -> str:
     """The naming that a file's tensors follow.
 

@@ -1,9 +1,11 @@
 """The configuration of a SAM file, told from its tensors' names and shapes."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from convert.sam.table import entries
 from convert.tables import HUGGING_FACE, OFFICIAL, Shape
@@ -16,6 +18,7 @@ _LAYERS = "mask_decoder.transformer.layers."
 _HYPERNETWORKS = "mask_decoder.output_hypernetworks_mlps."
 _HEAD = "mask_decoder.iou_prediction_head."
 _MAX_COUNT = 128
+_MAX_CONFIG_BYTES = 1 << 20
 
 _VIT = "params/image_encoder"
 _PROMPT = "params/prompt_encoder"
@@ -198,3 +201,17 @@ def _vote(
     there = (found[path][axis] for path, axis in places if axis < len(found.get(path, ())))
     sizes = Counter([*there, *told])
     return sizes.most_common(1)[0][0] if sizes else default
+
+
+def huggingface_heads(path: Path) -> int | None:
+    """The decoder's number of heads, from the config.json beside the file, where there is one."""
+    beside = path.with_name("config.json")
+    try:
+        if not beside.is_file() or beside.stat().st_size > _MAX_CONFIG_BYTES:
+            return None
+        values = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{beside} is damaged; get it again or remove it") from error
+    decoder = values.get("mask_decoder_config") if isinstance(values, dict) else None
+    heads = decoder.get("num_attention_heads") if isinstance(decoder, dict) else None
+    return heads if type(heads) is int and heads > 0 else None

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.sam2 import Sam2
-from sam_jax.models.sam2.values import ImageFeatures, Memories
+from sam_jax.models.sam2.values import Memories
 from sam_jax.types import Params, Prompts
 
 Stages = dict[str, np.ndarray]
@@ -125,13 +126,12 @@ def _run_ours(config: Sam2Config, variables: Params, inputs: dict[str, np.ndarra
     stages["patch embedding"] = inner["patch_embed"]["__call__"][0]
     for i in range(config.image_encoder.depth):
         stages[f"block {i}"] = inner[f"blocks_{i}"]["__call__"][0]
-    stages["neck: stride 4"] = features.stride4
-    stages["neck: stride 8"] = features.stride8
+    stages["neck: stride 8"], stages["neck: stride 4"] = features.finer
     stages["neck: stride 16"] = features.embedding
     call = partial(_call, model, variables)
     for kind, masks in (("points", None), ("points and masks", inputs["masks"])):
         prompts = Prompts(inputs["points"], inputs["labels"], masks=masks)
-        decoded = call("decode", call("without_memory", features.embedding), features, prompts)
+        decoded = call("decode_all", call("without_memory", features.embedding), features, prompts)
         stages[f"{kind}: logits"] = decoded.logits
         stages[f"{kind}: predicted IoU"] = decoded.iou
         stages[f"{kind}: mask tokens"] = decoded.tokens

@@ -27,7 +27,8 @@ from sam_jax.automatic.scoring import (
 )
 from sam_jax.automatic.seams import joined_over_seams
 from sam_jax.forks import refuse_forked
-from sam_jax.inference.decoding import Features, Model, embedding_of
+from sam_jax.models.families import Model
+from sam_jax.models.features import ImageFeatures
 from sam_jax.preprocess import scale_factors_xy
 from sam_jax.types import Params
 
@@ -53,7 +54,7 @@ _FILTERS = (
 def generate_masks(
     model: Model,
     params: Params,
-    features_of: Callable[[Crop], Features],
+    features_of: Callable[[Crop], ImageFeatures],
     size_hw: tuple[int, int],
     options: GenerateOptions,
     mesh: Mesh | None = None,
@@ -104,7 +105,7 @@ class _CropGenerator:
         self,
         model: Model,
         params: Params,
-        features: Features,
+        features: ImageFeatures,
         crop: Crop,
         size_hw: tuple[int, int],
         options: GenerateOptions,
@@ -122,10 +123,9 @@ class _CropGenerator:
         devices = 1 if mesh is None else mesh.size
         each = -(-len(self.points) // devices)
         self.room = devices * min(options.points_per_batch, 1 << (each - 1).bit_length())
-        side = embedding_of(features).shape[0]
-        self.image_size = side * model.config.image_encoder.patch_size
-        self.stretches = model.config.stretches
-        self.frame = crop_frame(crop.size_hw, self.image_size, 4 * side, mesh, self.stretches)
+        side = features.embedding.shape[0]
+        self.input = model.config.frame.with_side(side * model.config.image_encoder.patch_size)
+        self.frame = crop_frame(crop.size_hw, self.input, 4 * side, mesh)
 
     def batches(self) -> Iterator[Candidates]:
         """What passes the filters of each batch; the device works on the next one meanwhile."""
@@ -142,7 +142,7 @@ class _CropGenerator:
         yield self._passing(*under_way)
 
     def _decode(self, points: Float64[np.ndarray, "n 2"]) -> tuple[jax.Array, jax.Array]:
-        scaled = points * scale_factors_xy(self.crop.size_hw, self.image_size, self.stretches)
+        scaled = points * scale_factors_xy(self.crop.size_hw, self.input)
         # What only fills the batch asks the first point again, and is not looked at.
         filled = np.concatenate([scaled, np.tile(scaled[:1], (self.room - len(scaled), 1))])
         filled = filled.astype(np.float32)

@@ -171,15 +171,6 @@ PRESETS = {
 }
 
 
-def family_defaults(config: Any) -> dict[str, float]:
-    """What a family's original has as a default where SAM's has another value.
-
-    Args:
-      config: of either family; SAM 2's is the one that stretches images.
-    """
-    return {"pred_iou_thresh": 0.8} if config.stretches else {}
-
-
 def generate_options(preset: str = "default", **changes: Any) -> GenerateOptions:
     """A preset with some of its values replaced.
 

@@ -18,8 +18,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
 
 from sam_jax.inference import mesh_programs
-from sam_jax.inference.decoding import Features, Model, decode_prompts
-from sam_jax.models.sam.sam import Sam
+from sam_jax.inference.decoding import decode_prompts
+from sam_jax.models.families import Model
+from sam_jax.models.features import ImageFeatures
+from sam_jax.models.input_frame import InputFrame
 from sam_jax.postprocess import mask_matrices
 from sam_jax.sharding import ALL, over
 from sam_jax.types import FEEDBACK_LIMIT, LABEL_FOREGROUND, ArrayLike, Params, Prompts
@@ -72,13 +74,12 @@ class Frame:
 @lru_cache(maxsize=8)
 def crop_frame(
     size_hw: tuple[int, int],
-    image_size: int,
+    frame: InputFrame,
     low_res_size: int,
     mesh: Mesh | None = None,
-    stretches: bool = False,
 ) -> Frame:
     """The frame of crops of this size; crops of a layer, and images of a folder, share them."""
-    unpadded = mask_matrices(size_hw, image_size, low_res_size, stretches)
+    unpadded = mask_matrices(size_hw, frame, low_res_size)
     height = _bucket(size_hw[0] + 1)
     width = _bucket(size_hw[1])
     blocks = -(-height * width // BLOCK_PIXELS)
@@ -105,7 +106,7 @@ def _bucket(length: int) -> int:
 def decode_points(
     model: Model,
     params: Params,
-    features: Features,
+    features: ImageFeatures,
     points: Float32[Array, "P 2"],
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "candidates low low"], Float[Array, " candidates"]]:
@@ -121,12 +122,11 @@ def decode_points(
     """
     labels = jnp.full((1, points.shape[0], 1), LABEL_FOREGROUND, jnp.int32)
     prompts = Prompts(points[None, :, None], labels)
+    batch = jax.tree.map(lambda x: x[None], features)
     if mesh is None:
-        batch = jax.tree.map(lambda x: x[None], features)
         logits, iou = decode_prompts(model, params, batch, prompts)
     else:
-        assert isinstance(model, Sam)
-        logits, iou = mesh_programs.decode(model, mesh, params, features[None], prompts)
+        logits, iou = mesh_programs.decode(model, mesh, params, batch, prompts)
     return logits.reshape(-1, *logits.shape[-2:]), iou.reshape(-1)
 
 
@@ -134,7 +134,7 @@ def decode_points(
 def refine_candidates(
     model: Model,
     params: Params,
-    features: Features,
+    features: ImageFeatures,
     points: Float32[Array, "P 2"],
     logits: Float[Array, "candidates low low"],
 ) -> tuple[Float[Array, "candidates low low"], Float[Array, " candidates"]]:

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from sam_jax.bench.packages import POINTS_PER_SIDE, random_input, random_points
 from sam_jax.bench.weights import random_variables
 from sam_jax.configs import CONFIGS, TINY
+from sam_jax.models.features import ImageFeatures
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.segmenter import Segmenter
 
@@ -53,7 +54,7 @@ class Ours:
         self.side = self.segmenter.config.image_size
         self.photo = photo
         self._image = random_input(self.side)
-        self._features: list[jax.Array] = []
+        self._features: list[ImageFeatures] = []
         self._generate_options: dict[str, Any] = {}
 
     def encode(self) -> None:

@@ -150,7 +150,7 @@ def chosen_options(
     Raises:
       InputError: a value is out of its range; the option has the name that was typed.
     """
-    from sam_jax.automatic.options import family_defaults, generate_options
+    from sam_jax.automatic.options import generate_options
 
     given = {name: value for name, value in knobs.items() if value is not None}
     for name, value in given.items():
@@ -159,9 +159,10 @@ def chosen_options(
             raise InputError(f"{_typed(name)} is a number, not {value}")
     if checkpoint is not None:
         from sam_jax.checkpoints.native import read_info
+        from sam_jax.models.families import family_of
 
         info = read_info(checkpoint)
-        given = {**family_defaults(info.config), **info.generate, **given}
+        given = {**family_of(info.config).generate_defaults, **info.generate, **given}
     try:
         return generate_options(preset, **given)
     except InputError as error:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from sam_jax.models.families import ModelConfig
 
 
-_SAM_1 = "Segment Anything (SAM 1)"
-
-
 @click.command(short_help="What a checkpoint holds.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 def info(checkpoint: str) -> None:
@@ -53,9 +50,9 @@ def count_parameters(config: "ModelConfig") -> dict[str, int]:
 
 def family_title(config: "ModelConfig") -> str:
     """The family of models, for people."""
-    from sam_jax.models.sam2.config import Sam2Config
+    from sam_jax.models.families import family_of
 
-    return "Segment Anything 2 (SAM 2)" if isinstance(config, Sam2Config) else _SAM_1
+    return family_of(config).title
 
 
 def _of_checkpoint(path: Path) -> list[str]:

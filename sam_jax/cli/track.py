@@ -140,7 +140,7 @@ def _video_model(checkpoint: str | None) -> Path:
         raise CheckpointError(f"video needs a SAM 2 model; {advice}")
     from sam_jax.checkpoints import registry
     from sam_jax.checkpoints.native import read_info
-    from sam_jax.models.families import SAM, family_of
+    from sam_jax.models.families import family_of
 
     official = registry.official_name(checkpoint)
     if official is not None and not official.startswith("sam2"):
@@ -149,7 +149,7 @@ def _video_model(checkpoint: str | None) -> Path:
         )
     path = registry.checkpoint_path(checkpoint)
     config = read_info(path).config
-    if family_of(config) is SAM:
+    if not family_of(config).tracks:
         raise CheckpointError(
             f"{checkpoint} is {config.name!r}, a model for images; video needs SAM 2: {advice}"
         )

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-import jax
 import numpy as np
 
 from sam_jax.automatic.generator import generate_masks
@@ -15,6 +14,7 @@ from sam_jax.automatic.records import OUTPUT_MODES, warn_of_nothing_kept
 from sam_jax.compat.misuse import MisuseError
 from sam_jax.compat.original_options import grids_of_layers, original_options
 from sam_jax.compat.predictor import SamPredictor
+from sam_jax.models.features import ImageFeatures
 
 # Whatever becomes a number: NumPy's scalars, a whole number for a part of one.
 Number = Any
@@ -135,10 +135,10 @@ class SamAutomaticMaskGenerator:
         sam = self.predictor.model
         predictor = SamPredictor(sam)  # so that what is set in the caller's stays
 
-        def features_of(crop: Crop) -> jax.Array:
+        def features_of(crop: Crop) -> ImageFeatures:
             x0, y0, x1, y1 = crop.box
             predictor.set_image(image[y0:y1, x0:x1])
-            return jax.device_put(np.moveaxis(predictor.get_image_embedding()[0], 0, -1))
+            return predictor.image_features()
 
         model = sam.segmenter.compiled.model
         model = model.clone(config=replace(model.config, mask_threshold=float(sam.mask_threshold)))

@@ -13,6 +13,7 @@ from sam_jax.compat.sam import Sam
 from sam_jax.configs import CONFIGS, SamConfig
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
+from sam_jax.models.families import family_of
 from sam_jax.segmenter import Segmenter
 from sam_jax.types import Params
 
@@ -93,9 +94,10 @@ def _read(checkpoint: str | os.PathLike) -> tuple[SamConfig, Params, dict[str, A
         loaded = load_checkpoint(checkpoint)
         config, params = loaded.config, loaded.params
         known = {"fingerprint": loaded.fingerprint, "generate_defaults": loaded.generate}
-    if not isinstance(config, SamConfig):
+    family = family_of(config)
+    if family.config is not SamConfig:
         raise InputError(
-            f"{path} is {config.name}, a model of SAM 2; give it to sam_jax.Segmenter or "
+            f"{path} is {config.name}, a model of {family.title}; give it to sam_jax.Segmenter or "
             "sam_jax.Tracker"
         )
     return config, params, known

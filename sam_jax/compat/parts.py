@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sam_jax.compat.packed_features import packed
 from sam_jax.compat.tensors import from_numpy, to_numpy
 from sam_jax.errors import InputError
 from sam_jax.inference.compiled_model import CompiledModel
@@ -40,7 +41,8 @@ class ImageEncoder:
                 f"the image encoder takes {['B', *shape]} from Sam.preprocess, not {images.shape}"
             )
         features = self._compiled.encode(np.moveaxis(images, 1, -1))
-        return from_numpy(np.moveaxis(np.stack(jax.device_get(features)), -1, 1), x)
+        arrays = jax.device_get([packed(one) for one in features])
+        return from_numpy(np.moveaxis(np.stack(arrays), -1, 1), x)
 
 
 class PromptEncoder:

@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from sam_jax.compat.misuse import MisuseError, NoImageError
+from sam_jax.compat.packed_features import packed, packed_channels, unpacked
 from sam_jax.compat.prompts import wrong_masks
 from sam_jax.compat.sam import Sam
 from sam_jax.compat.tensors import from_numpy, is_tensor, to_numpy
 from sam_jax.compat.transforms import ResizeLongestSide
 from sam_jax.errors import InputError
+from sam_jax.models.features import ImageFeatures
 
 
 class SamPredictor:
@@ -36,7 +38,7 @@ class SamPredictor:
             )
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.image_encoder.img_size)
-        self._features: jax.Array | None = None
+        self._features: ImageFeatures | None = None
         self.reset_image()
 
     def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
@@ -183,7 +185,7 @@ class SamPredictor:
         given = (point_coords, boxes, mask_input)
         example = next((value for value in given if is_tensor(value)), None)
         prompts = self.model.prompts(*given[:1], point_labels, *given[1:])
-        iou, low_res = self.model.decode([features], [prompts], multimask_output)[0]
+        low_res, iou = self.model.decode([features], [prompts], multimask_output)[0]
         threshold = None if return_logits else self.model.mask_threshold
         masks = self.model.upscale(low_res, self.input_size, self.original_size, threshold)
         return (
@@ -207,7 +209,7 @@ class SamPredictor:
         """The embedding, see the class."""
         if self._features is None:
             return None
-        return np.array(np.moveaxis(jax.device_get(self._features), -1, 0)[None])
+        return np.array(np.moveaxis(jax.device_get(packed(self._features)), -1, 0)[None])
 
     @features.setter
     def features(self, value: Any) -> None:
@@ -215,10 +217,10 @@ class SamPredictor:
             config = self.model.segmenter.config
             side = config.image_size // config.image_encoder.patch_size
             array = to_numpy(value, np.float32, "features")
-            wanted = (1, config.embedding_channels, side, side)
+            wanted = (1, packed_channels(config), side, side)
             if array.shape != wanted:
                 raise InputError(f"features must be {list(wanted)}, not {array.shape}")
-            value = jax.device_put(np.moveaxis(array[0], 0, -1))
+            value = unpacked(jax.device_put(np.moveaxis(array[0], 0, -1)), config)
         self._features = value
 
     @property
@@ -233,7 +235,15 @@ class SamPredictor:
         # The original has these and never sets them either.
         self.orig_h = self.orig_w = self.input_h = self.input_w = None
 
-    def _require_image(self) -> jax.Array:
+    def image_features(self) -> ImageFeatures:
+        """The features of the image that is set, on the device, as our own models take them.
+
+        Raises:
+          NoImageError: no image is set.
+        """
+        return self._require_image()
+
+    def _require_image(self) -> ImageFeatures:
         if not self.is_image_set or self._features is None:
             raise NoImageError("no image is set; call set_image(image) first")
         return self._features

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -13,6 +12,7 @@ from sam_jax.compat.parts import ImageEncoder, MaskDecoder, PromptEncoder
 from sam_jax.compat.prompts import model_prompts
 from sam_jax.compat.tensors import from_numpy, to_numpy
 from sam_jax.errors import InputError
+from sam_jax.models.features import ImageFeatures
 from sam_jax.ops.resample import linear_matrix
 from sam_jax.postprocess import upscale_logits
 from sam_jax.preprocess import ImagePrompts
@@ -78,7 +78,7 @@ class Sam(Module):
         ]
         outputs = []
         decoded = self.decode(features, prompts, multimask_output)
-        for record, (iou, low_res) in zip(records, decoded, strict=True):
+        for record, (low_res, iou) in zip(records, decoded, strict=True):
             masks = self.upscale(
                 low_res, record["image"].shape[-2:], record["original_size"], self.mask_threshold
             )
@@ -123,11 +123,11 @@ class Sam(Module):
         return model_prompts(point_coords, point_labels, boxes, mask_input, size)
 
     def decode(
-        self, features: Sequence[jax.Array], prompts: Sequence[ImagePrompts], multimask: bool
-    ) -> list[tuple[Float32[np.ndarray, "B M"], Float32[np.ndarray, "B M s s"]]]:
-        """Predicted IoU and low-resolution logits of each image's prompts, as new host arrays."""
+        self, features: Sequence[ImageFeatures], prompts: Sequence[ImagePrompts], multimask: bool
+    ) -> list[tuple[Float32[np.ndarray, "B M s s"], Float32[np.ndarray, "B M"]]]:
+        """Low-resolution logits and predicted IoU of each image's prompts, as new host arrays."""
         pairs = self.segmenter.compiled.decode(features, prompts, multimask)
-        return [(np.array(iou), np.array(low_res)) for iou, low_res in pairs]
+        return [(np.array(low_res), np.array(iou)) for low_res, iou in pairs]
 
     def upscale(
         self,

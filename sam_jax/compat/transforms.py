@@ -8,7 +8,7 @@ from PIL import Image
 
 from sam_jax.compat.tensors import from_numpy, is_tensor, to_numpy
 from sam_jax.errors import InputError
-from sam_jax.preprocess import resized_hw
+from sam_jax.models.input_frame import resized_hw
 
 
 class ResizeLongestSide:

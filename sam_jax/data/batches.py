@@ -5,6 +5,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from sam_jax.image_inputs import normalized
+from sam_jax.models.config import ModelConfig
 from sam_jax.one_line import one_line
 
 # Readers make batches on the host; training places them on devices.
@@ -63,19 +65,15 @@ def unpack_masks(packed: UInt8[Array, "*objects height _"]) -> Bool[Array, "*obj
     return jnp.unpackbits(packed, axis=-1).astype(bool)
 
 
-def normalized_images(
-    batch: TrainingBatch, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]
-) -> Float[Array, "B S S 3"]:
+def normalized_images(batch: TrainingBatch, config: ModelConfig) -> Float[Array, "B S S 3"]:
     """Images as the model takes them: normalised, then padded with zeros (as the original does).
 
     Args:
       batch: with images as bytes.
-      pixel_mean: of the model's configuration, for each colour.
-      pixel_std: likewise.
+      config: of the model.
     """
-    mean, std = (jnp.asarray(x, jnp.float32)[None, None, None] for x in (pixel_mean, pixel_std))
-    images = (jnp.asarray(batch.images, jnp.float32) - mean) / std
+    images = normalized(jnp.asarray(batch.images), config)
     side = jnp.arange(batch.images.shape[1], dtype=jnp.int32)
     inside = side[None, None] < jnp.asarray(batch.sizes_hw, jnp.int32)[:, :, None]
     inside = inside[:, 0, :, None] & inside[:, 1, None, :]
-    return jnp.where(inside[..., None], images, 0.0).astype(jnp.float32)
+    return jnp.where(inside[..., None], images, 0.0)

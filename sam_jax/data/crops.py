@@ -6,9 +6,8 @@ Pillow's bicubic filter, and a horizontal flip. Crops stay bytes until they are 
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 # Of the image's area; width over height.
@@ -67,18 +66,3 @@ def random_crop(
     box = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
     crop = np.asarray(box.resize((size, size), Image.Resampling.BICUBIC))
     return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
-
-
-def normalized_crops(
-    crops: UInt8[Array, "batch height width 3"],
-    pixel_mean: tuple[float, ...],
-    pixel_std: tuple[float, ...],
-) -> Float[Array, "batch height width 3"]:
-    """Crops as the model takes them.
-
-    Args:
-      crops: RGB bytes.
-      pixel_mean: of the model's configuration, for each colour.
-      pixel_std: likewise.
-    """
-    return (crops - jnp.asarray(pixel_mean)) / jnp.asarray(pixel_std)

@@ -22,8 +22,8 @@ from sam_jax.data.samples import (
     mask_counts,
 )
 from sam_jax.errors import InputError
+from sam_jax.models.input_frame import resized_hw
 from sam_jax.one_line import one_line
-from sam_jax.preprocess import resized_hw
 
 
 @dataclass(frozen=True)

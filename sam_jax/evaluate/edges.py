@@ -37,7 +37,7 @@ def edge_map(
     """
     points = point_grid(POINTS_PER_SIDE) * np.array(size_hw[::-1])
     found = segmenter.predict(embedding, points=points[:, None].astype(np.float32))
-    rows, columns = mask_matrices(size_hw, found.image_size, found.logits.shape[-1])
+    rows, columns = mask_matrices(size_hw, found.frame, found.logits.shape[-1])
     strongest = np.zeros((3, *size_hw), np.float32)
     for prompt, index, (x0, y0, x1, y1) in _distinct(found):
         part = np.s_[max(y0 - _MARGIN, 0) : y1 + _MARGIN, max(x0 - _MARGIN, 0) : x1 + _MARGIN]

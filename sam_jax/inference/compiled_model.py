@@ -17,9 +17,10 @@ from jaxtyping import Float32
 
 from sam_jax.forks import refuse_forked
 from sam_jax.inference import mesh_programs
-from sam_jax.inference.decoding import Features, Model, decode_prompts, embedding_of
+from sam_jax.inference.decoding import decode_prompts
 from sam_jax.inference.prompt_batches import PromptBatch, batch_prompts, power_of_two, share
-from sam_jax.models.sam.sam import Sam
+from sam_jax.models.families import Model
+from sam_jax.models.features import ImageFeatures
 from sam_jax.one_line import one_line
 from sam_jax.preprocess import ImagePrompts
 from sam_jax.sharding import ALL, DATA, over
@@ -71,8 +72,8 @@ class CompiledModel:
         devices = jax.tree.leaves(self.params)[0].devices()
         return min(devices, key=lambda device: device.id)
 
-    def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[Features]:
-        """Features, float32, of each input: [h, w, C], or SAM 2's `ImageFeatures` of such.
+    def encode(self, inputs: Iterable[Float32[np.ndarray, "side side 3"]]) -> list[ImageFeatures]:
+        """ImageFeatures, float32, of each input: an embedding [h, w, C], and finer ones.
 
         Args:
           inputs: normalised and padded images (`prepare_image`), of one size. They are
@@ -80,7 +81,7 @@ class CompiledModel:
         """
         refuse_forked()
         waiting = iter(inputs)
-        features: list[Features] = []
+        features: list[ImageFeatures] = []
         across = 1 if self.mesh is None else self.mesh.shape[DATA]
         while batch := list(islice(waiting, across * power_of_two(self.image_batch, up=False))):
             # Powers of two: few shapes to compile, and no padding images, or fewer than `across`.
@@ -91,7 +92,7 @@ class CompiledModel:
                 batch = batch[count:]
         return features
 
-    def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[Features]:
+    def _encode_batch(self, batch: list[np.ndarray], count: int) -> Sequence[ImageFeatures]:
         if self.mesh is None:
             encode = _encoder(self.device.platform)
             return encode(self.model, self.params, jax.device_put(np.stack(batch)))
@@ -99,19 +100,19 @@ class CompiledModel:
         images = np.stack(batch + batch[:1] * (count - len(batch)))
         placed = jax.device_put(images, NamedSharding(self.mesh, P(DATA)))
         encode = _encoder(self.device.platform, self.mesh)
-        per_device = [_parts(one) for one in encode(self.model, self.params, placed)]
-        in_order = [one[place] for place in sorted(per_device[0]) for one in per_device]
+        per_image = [_parts(one) for one in encode(self.model, self.params, placed)]
+        in_order = [one for of_device in zip(*per_image, strict=True) for one in of_device]
         return [jax.device_put(one, self.device) for one in in_order[: len(batch)]]
 
     def decode(
         self,
-        features: Sequence[Features],
+        features: Sequence[ImageFeatures],
         prompts: Sequence[ImagePrompts],
         multimask: bool,
         *,
         on_device: bool = False,
     ) -> list[tuple[Any, Any]]:
-        """Scores [P, M] and low-resolution logits [P, M, s, s], float32, for each image's prompts.
+        """Low-resolution logits [P, M, s, s] and scores [P, M], float32, for each image's prompts.
 
         Args:
           features: of each image, from `encode`; their sizes may differ, and the devices that
@@ -123,7 +124,7 @@ class CompiledModel:
         refuse_forked()
         xp = jnp if on_device else np
         pieces: list[list[Any]] = [[] for _ in features]
-        embeddings = [embedding_of(one) for one in features]
+        embeddings = [one.embedding for one in features]
         shapes = [one.shape for one in embeddings]
         devices = 1 if self.mesh is None else self.mesh.size
         for batch in batch_prompts(prompts, shapes, self.prompt_batch, devices):
@@ -138,7 +139,7 @@ class CompiledModel:
         for one, parts in zip(embeddings, pieces, strict=True):
             if not parts:
                 shape = (0, masks, 4 * one.shape[0], 4 * one.shape[1])
-                empty = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
+                empty = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
                 with jax.default_device(self.device):
                     parts.append(jax.device_put(empty) if on_device else empty)
         return [
@@ -147,7 +148,7 @@ class CompiledModel:
         ]
 
     def _decode_batch(
-        self, features: Sequence[Features], batch: PromptBatch, multimask: bool
+        self, features: Sequence[ImageFeatures], batch: PromptBatch, multimask: bool
     ) -> tuple[jax.Array, jax.Array]:
         images = [image for image, _ in batch.pieces]
         # Slots that only fill the batch look at the first image; what they give is thrown away.
@@ -159,8 +160,8 @@ class CompiledModel:
         seen, prompts = jax.device_put((tuple(map(self.with_params, seen)), prompts))
         return _decode(self.model, bool(multimask), self.params, seen, prompts)
 
-    def with_params(self, features: Features) -> Features:
-        """Features that other devices made, where the parameters are.
+    def with_params(self, features: ImageFeatures) -> ImageFeatures:
+        """ImageFeatures that other devices made, where the parameters are.
 
         What `jax.jit` places by itself stays as it is, and so does all of it with a mesh.
         """
@@ -175,7 +176,7 @@ class CompiledModel:
         return jax.device_put(features, own) if own.is_fully_replicated else features
 
     def _decode_over_mesh(
-        self, features: tuple[jax.Array, ...], prompts: Prompts, multimask: bool
+        self, features: tuple[ImageFeatures, ...], prompts: Prompts, multimask: bool
     ) -> tuple[jax.Array, jax.Array]:
         """Divides images or each image's prompts, as `prompt_batches.share` says."""
         assert self.mesh is not None and prompts.labels is not None
@@ -211,16 +212,37 @@ def _slot(array: Any, slot: int, count: int) -> Any:
     return jax.lax.slice_in_dim(one, 0, count)
 
 
-def _parts(array: jax.Array) -> dict[int, jax.Array]:
-    """What devices hold of an array divided along its first axis, by where it starts there."""
-    return {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+def _parts(features: ImageFeatures) -> list[ImageFeatures]:
+    """What each device along `data` holds of arrays that are divided along their first axes."""
+
+    def in_order(array: jax.Array) -> list[jax.Array]:
+        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return [parts[start] for start in sorted(parts)]
+
+    leaves, structure = jax.tree.flatten(features)
+    parts = zip(*map(in_order, leaves), strict=True)
+    return [jax.tree.unflatten(structure, one) for one in parts]
 
 
-def _one_for_each(mesh: Mesh, features: Sequence[jax.Array]) -> jax.Array:
-    """One image's features for each device, as one array of which each holds its own."""
-    placed = jax.device_put(list(features), list(mesh.devices.flat))
-    shape = (mesh.size * features[0].shape[0], *features[0].shape[1:])
-    return jax.make_array_from_single_device_arrays(shape, NamedSharding(mesh, P(ALL)), placed)
+def _one_for_each(mesh: Mesh, features: Sequence[ImageFeatures]) -> ImageFeatures:
+    """One image's features for each device, as arrays of which each holds its own."""
+
+    def placed(*arrays: jax.Array) -> jax.Array:
+        own = jax.device_put(list(arrays), list(mesh.devices.flat))
+        shape = (mesh.size * arrays[0].shape[0], *arrays[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, NamedSharding(mesh, P(ALL)), own)
+
+    return jax.tree.map(placed, *features)
+
+
+def _one_by_one(features: ImageFeatures) -> tuple[ImageFeatures, ...]:
+    """The images of a batch."""
+    leaves, structure = jax.tree.flatten(features)
+    return tuple(jax.tree.unflatten(structure, one) for one in zip(*leaves, strict=True))
+
+
+def _stacked(*features: ImageFeatures) -> ImageFeatures:
+    return jax.tree.map(lambda *one: jnp.stack(one), *features)
 
 
 def _filled(prompts: Prompts, axis: int, size: int) -> Prompts:
@@ -239,17 +261,16 @@ def _filled(prompts: Prompts, axis: int, size: int) -> Prompts:
 
 
 @cache
-def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[Features, ...]]:
-    def encode(model: Model, params: Params, images: jax.Array) -> tuple[Features, ...]:
+def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[ImageFeatures, ...]]:
+    def encode(model: Model, params: Params, images: jax.Array) -> tuple[ImageFeatures, ...]:
         if mesh is None:
             features: Any = model.apply(params, images, method="encode_image")
             features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
-            leaves, structure = jax.tree.flatten(features)
-            return tuple(jax.tree.unflatten(structure, one) for one in zip(*leaves, strict=True))
-        assert isinstance(model, Sam)
-        features = mesh_programs.encode_images(model, mesh, params, images).astype(jnp.float32)
+            return _one_by_one(features)
+        features = mesh_programs.encode_images(model, mesh, params, images)
+        features = jax.tree.map(lambda x: x.astype(jnp.float32), features)
         # The first image of each device, the second of each, ...: nothing moves.
-        return over(mesh, tuple, P(DATA), P(DATA))(features)
+        return over(mesh, _one_by_one, P(DATA), P(DATA))(features)
 
     # By default XLA orders a CPU's steps as if many could run at once, which the encoder's cannot:
     # it is no faster that way, and takes twice the memory.
@@ -261,14 +282,13 @@ def _encoder(platform: str, mesh: Mesh | None = None) -> Callable[..., tuple[Fea
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _decode(model: Model, multimask: bool, params: Params, features: tuple, prompts: Prompts):
-    batch = jax.tree.map(lambda *one: jnp.stack(one), *features)
-    logits, scores = decode_prompts(model, params, batch, prompts, multimask)
-    return scores, logits
+    batch = _stacked(*features)
+    return decode_prompts(model, params, batch, prompts, multimask)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _decode_over(
-    model: Sam,
+    model: Model,
     mesh: Mesh,
     multimask: bool,
     by_image: bool,
@@ -276,8 +296,7 @@ def _decode_over(
     features: tuple,
     prompts: Prompts,
 ):
-    stack = over(mesh, lambda *one: jnp.stack(one), P(ALL), P(ALL) if by_image else P())
-    logits, scores = mesh_programs.decode(
+    stack = over(mesh, _stacked, P(ALL), P(ALL) if by_image else P())
+    return mesh_programs.decode(
         model, mesh, params, stack(*features), prompts, multimask, by_image=by_image
     )
-    return scores, logits

@@ -1,34 +1,16 @@
-"""Models of both families, as predictors use them: features of images, and prompts on them."""
-
-from typing import Any
+"""Prompts decoded as is fastest on a platform, for models of all families."""
 
 import jax
 from jaxtyping import Array, Float
 
-from sam_jax.models.sam.sam import Sam
-from sam_jax.models.sam2.config import Sam2Config
-from sam_jax.models.sam2.sam2 import Sam2
-from sam_jax.models.sam2.values import ImageFeatures
+from sam_jax.models.families import Model
+from sam_jax.models.features import ImageFeatures
 from sam_jax.ops.platform import traced_platform
 from sam_jax.types import Params, Prompts
 
-Model = Sam | Sam2
-# What the image encoder says of an image, or of a batch of them.
-Features = Any
-
-
-def build_model(config: Any, dtype: Any) -> Model:
-    """The model of a configuration of either family."""
-    return Sam2(config, dtype) if isinstance(config, Sam2Config) else Sam(config, dtype)
-
-
-def embedding_of(features: Features) -> Any:
-    """The embedding [..., h, w, C] at 1/16 of the resolution; SAM 2 has finer ones beside it."""
-    return features.embedding if isinstance(features, ImageFeatures) else features
-
 
 def decode_prompts(
-    model: Model, params: Params, features: Features, prompts: Prompts, multimask: bool = True
+    model: Model, params: Params, features: ImageFeatures, prompts: Prompts, multimask: bool = True
 ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
     """Mask logits and predicted IoU, as is fastest on `ops.platform.traced_platform`.
 
@@ -45,10 +27,9 @@ def decode_prompts(
     Raises:
       ValueError: the prompts are empty.
     """
-    method = "decode" if isinstance(model, Sam) else "predict"
 
     def decode(features, prompts):
-        return model.apply(params, features, prompts, multimask, method=method)
+        return model.apply(params, features, prompts, multimask, method="decode")
 
     def decode_image(image):
         features, prompts = image
@@ -65,5 +46,5 @@ def decode_prompts(
     return jax.lax.map(decode_image, (features, prompts))
 
 
-def _batch_of_one(features: Features) -> Features:
+def _batch_of_one(features: ImageFeatures) -> ImageFeatures:
     return jax.tree.map(lambda x: x[None], features)

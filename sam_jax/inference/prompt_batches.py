@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from sam_jax.one_line import one_line
 from sam_jax.preprocess import ImagePrompts
-from sam_jax.types import LABEL_ABSENT, LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT
+from sam_jax.types import LABEL_ABSENT, box_corners
 
 # A box and two clicks, or four clicks, before another shape is compiled.
 MIN_POINTS = 4
@@ -127,8 +127,7 @@ def _tokens(
     if prompts.points is not None and prompts.labels is not None:
         points, labels = prompts.points, prompts.labels
     if prompts.boxes is not None:
-        corners = np.array([[LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]], np.int32)
-        corners = np.repeat(corners, prompts.num_prompts, axis=0)
-        points = np.concatenate([points, prompts.boxes.reshape(-1, 2, 2)], axis=1)
-        labels = np.concatenate([labels, corners], axis=1)
+        corners, corner_labels = box_corners(prompts.boxes)
+        points = np.concatenate([points, corners], axis=1)
+        labels = np.concatenate([labels, corner_labels], axis=1)
     return points, labels

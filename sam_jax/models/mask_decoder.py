@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sam_jax.configs import SamConfig
+from sam_jax.models.config import ModelConfig
+from sam_jax.models.features import ImageFeatures, in_blocks
 from sam_jax.models.layers import MLP, LayerNorm, StackedDense, Upscale, gelu
 from sam_jax.models.two_way_transformer import TwoWayTransformer
 
@@ -19,23 +21,21 @@ class OutputUpscaling(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B P h w C"], details: Float[Array, "B 1 h w D"]
+        self, x: Float[Array, "B P h w C"], finer: tuple[jax.Array, ...]
     ) -> Float[Array, "B P h w 2 2 2 2 {self.features//8}"]:
         """Two transposed convolutions; row and column in a block of the first, of the second.
 
         Args:
           x: image tokens.
-          details: of a hybrid encoder, in the same blocks, to be added; D is 0 if there are none.
+          finer: features of the image to be added, see `ImageFeatures`; there may be none.
         """
-        quarter, half = self.features // 4, self.features // 8
-        at_quarter, at_half = jnp.split(details, [min(4 * quarter, details.shape[-1])], axis=-1)
-        x = Upscale(quarter, self.dtype, name="conv1")(x)
-        if at_quarter.shape[-1]:
-            x = x + at_quarter.reshape(*at_quarter.shape[:-1], 2, 2, quarter)
+        x = Upscale(self.features // 4, self.dtype, name="conv1")(x)
+        if finer:
+            x = x + in_blocks(finer[0], 1, self.dtype)
         x = gelu(LayerNorm(dtype=self.dtype, name="norm")(x))
-        x = Upscale(half, self.dtype, name="conv2")(x)
-        if at_half.shape[-1]:
-            x = x + at_half.reshape(*at_half.shape[:-1], 2, 2, 2, 2, half)
+        x = Upscale(self.features // 8, self.dtype, name="conv2")(x)
+        if finer:
+            x = x + in_blocks(finer[1], 2, self.dtype)
         return gelu(x)
 
 
@@ -61,14 +61,14 @@ class HypernetworkMLPs(nn.Module):
 class MaskDecoder(nn.Module):
     """Predicts masks and their quality (SAM section A.5; original `MaskDecoder`)."""
 
-    config: SamConfig
+    config: ModelConfig
     dtype: Any = jnp.float32
     dropout: float = 0.0
 
     @nn.compact
     def __call__(
         self,
-        image_embedding: Float[Array, "B h w all"],
+        features: ImageFeatures,
         image_pe: Float[Array, "h w C"],
         sparse_prompt_embeddings: Float[Array, "B P N C"],
         sparse_mask: Bool[Array, "B P N"],
@@ -78,7 +78,7 @@ class MaskDecoder(nn.Module):
         """Decodes every prompt of every image.
 
         Args:
-          image_embedding: from the image encoder, one an image; details come after `C` channels.
+          features: from the image encoder, of B images.
           image_pe: positional encoding of its tokens.
           sparse_prompt_embeddings: tokens of points and boxes.
           sparse_mask: which of them are there.
@@ -106,16 +106,14 @@ class MaskDecoder(nn.Module):
         output_mask = jnp.ones((batch, prompts, num_masks + 1), bool)
         token_mask = jnp.concatenate([output_mask, sparse_mask], axis=2)
 
-        image_embedding = image_embedding[:, None].astype(self.dtype)
-        image_embedding, details = jnp.split(image_embedding, [dim], axis=-1)
-        image = image_embedding + dense_prompt_embeddings
+        image = features.embedding[:, None].astype(self.dtype) + dense_prompt_embeddings
         image = image.reshape(batch, -1, height * width, dim)
         tokens, image = TwoWayTransformer(config, self.dtype, self.dropout, name="transformer")(
             image, image_pe.reshape(height * width, dim), tokens, token_mask
         )
         image = image.reshape(batch, prompts, height, width, dim)
 
-        upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image, details)
+        upscaled = OutputUpscaling(dim, self.dtype, name="output_upscaling")(image, features.finer)
         weights = HypernetworkMLPs(dim, dim // 8, name="output_hypernetworks_mlps")(
             tokens[:, :, 1 : num_masks + 1]
         )

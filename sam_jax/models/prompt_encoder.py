@@ -8,24 +8,22 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from sam_jax.configs import SamConfig
+from sam_jax.models.config import ModelConfig
 from sam_jax.models.layers import LayerNorm, gelu
-from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.types import (
     LABEL_ABSENT,
     LABEL_BACKGROUND,
-    LABEL_BOX_BOTTOM_RIGHT,
-    LABEL_BOX_TOP_LEFT,
     LABEL_FOREGROUND,
     LABEL_NOT_A_POINT,
     Prompts,
+    box_corners,
 )
 
 
 class MaskDownscaling(nn.Module):
     """Mask prompts to a dense embedding at a quarter of their resolution."""
 
-    config: SamConfig | Sam2Config
+    config: ModelConfig
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -48,7 +46,7 @@ class PromptEncoder(nn.Module):
     optimiser reaches it.
     """
 
-    config: SamConfig | Sam2Config
+    config: ModelConfig
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -141,11 +139,9 @@ def _prompt_tokens(
         coords = jnp.asarray(prompts.points, jnp.float32)
         labels = jnp.asarray(prompts.labels, jnp.int32)
     if prompts.boxes is not None:
-        corners = jnp.asarray(prompts.boxes, jnp.float32).reshape(batch, count, 2, 2)
-        corner_labels = jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], labels.dtype)
-        corner_labels = jnp.broadcast_to(corner_labels, (batch, count, 2))
+        corners, corner_labels = box_corners(jnp.asarray(prompts.boxes, jnp.float32))
         coords = jnp.concatenate([coords, corners], axis=2)
-        labels = jnp.concatenate([labels, corner_labels], axis=2)
+        labels = jnp.concatenate([labels, corner_labels.astype(labels.dtype)], axis=2)
     elif prompts.points is not None:
         # The original pads wherever there are points and no box; here it is decided per prompt, so
         # that prompts of both kinds can share a batch.

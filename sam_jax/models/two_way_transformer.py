@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sam_jax.configs import SamConfig
+from sam_jax.models.config import ModelConfig
 from sam_jax.models.layers import (
     TRANSFORMER_EPSILON,
     Dense,
@@ -19,7 +19,6 @@ from sam_jax.models.layers import (
     MLPBlock,
     add_to_channels,
 )
-from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.ops.attention import prompt_attention
 
 Tokens = Float[Array, "B prompts tokens C"]
@@ -57,7 +56,7 @@ class Attention(nn.Module):
 class TwoWayAttentionBlock(nn.Module):
     """Self-attention of the tokens, tokens to image, MLP, image to tokens; post-norm."""
 
-    config: SamConfig | Sam2Config
+    config: ModelConfig
     is_first: bool
     dtype: Any = jnp.float32
     dropout: float = 0.0
@@ -107,7 +106,7 @@ class TwoWayAttentionBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """The mask decoder's transformer (SAM section A.5; original `TwoWayTransformer`)."""
 
-    config: SamConfig | Sam2Config
+    config: ModelConfig
     dtype: Any = jnp.float32
     dropout: float = 0.0
 

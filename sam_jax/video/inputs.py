@@ -7,11 +7,12 @@ from jaxtyping import Float, Float32, Int, Int32, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.image_inputs import normalized
 from sam_jax.inference.prompt_batches import MIN_POINTS, power_of_two
 from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.ops.resample import antialiased_matrix
 from sam_jax.preprocess import check_prompts
-from sam_jax.types import LABEL_ABSENT, LABEL_BOX_BOTTOM_RIGHT, LABEL_BOX_TOP_LEFT
+from sam_jax.types import LABEL_ABSENT, box_corners
 
 
 def prepare_frame(
@@ -23,8 +24,7 @@ def prepare_frame(
     """
     side = config.image_size
     stretched = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-    mean, std = (np.array(x, np.float32) for x in (config.pixel_mean, config.pixel_std))
-    return (np.asarray(stretched, np.float32) - mean) / std
+    return normalized(np.asarray(stretched), config)
 
 
 def prompt_points(
@@ -53,9 +53,9 @@ def prompt_points(
     if checked.points is not None and checked.labels is not None:
         coords, kinds = checked.points[0], checked.labels[0]
     if checked.boxes is not None:
-        coords = np.concatenate([checked.boxes[0].reshape(2, 2), coords])
-        corners = np.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], np.int32)
-        kinds = np.concatenate([corners, kinds])
+        corners, corner_labels = box_corners(checked.boxes[0])
+        coords = np.concatenate([corners, coords])
+        kinds = np.concatenate([corner_labels, kinds])
     scale = np.array([config.image_size / size_hw[1], config.image_size / size_hw[0]])
     return (coords * scale).astype(np.float32), kinds.astype(np.int32)
 

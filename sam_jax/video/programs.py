@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam2.mask_selection import ABSENT, select
 from sam_jax.models.sam2.sam2 import Sam2
-from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.ops.holes import fill_small_holes
 from sam_jax.ops.platform import traced_platform
 from sam_jax.ops.resample import antialiased_matrix, linear_matrix
@@ -301,7 +301,7 @@ def _decode(
 ) -> tuple[Array, Array, Array, Array]:
     """Logits, object score, pointer and predicted IoU of one prompt."""
     batch = jax.tree.map(lambda x: x[None], features)
-    decoded = _apply(model, params, embedding[None], batch, prompts, method="decode")
+    decoded = _apply(model, params, embedding[None], batch, prompts, method="decode_all")
     chosen = select(decoded, multimask[None, None], rules.dynamic_multimask)
     score = chosen.object_score[0, 0]
     pointer = _apply(model, params, chosen.token[0, 0], score > 0, method="object_pointer")

@@ -3,7 +3,7 @@
 import operator
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from sam_jax.checkpoints import native as checkpoints
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.forks import refuse_forked
 from sam_jax.images import read_image
+from sam_jax.models.families import family_of
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.mask_selection import ABSENT
 from sam_jax.models.sam2.sam2 import Sam2
-from sam_jax.models.sam2.values import ImageFeatures
 from sam_jax.one_line import model_line, one_line
 from sam_jax.segmenter import ImageLike
 from sam_jax.types import Params, compute_dtype, is_whole
@@ -147,12 +148,12 @@ class Tracker:
         """
         refuse_forked()
         checkpoint = checkpoints.load_checkpoint(name)
-        if not isinstance(checkpoint.config, Sam2Config):
+        if not family_of(checkpoint.config).tracks:
             raise CheckpointError(
                 f"{name} is {checkpoint.config.name!r}, a model for images; video needs SAM 2, "
                 "such as sam2.1_tiny"
             )
-        return cls(checkpoint.config, checkpoint.params, **options)
+        return cls(cast(Sam2Config, checkpoint.config), checkpoint.params, **options)
 
     def start(self, frame_size: Any, *, num_frames: Any = None) -> TrackerState:
         """The state before the first frame.

@@ -12,8 +12,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from sam_jax.configs import MaeConfig
 from sam_jax.models.layers import Dense, LayerNorm, MLPBlock, check_images, materialize
+from sam_jax.models.mae.config import MaeConfig
 from sam_jax.models.sam.image_encoder import PatchEmbed
 from sam_jax.ops.attention import prompt_attention
 

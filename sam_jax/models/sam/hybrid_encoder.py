@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.layers import Dense, LayerNorm, Upscale, gelu
 from sam_jax.models.sam.image_encoder import Neck, TransformerEncoder
 
@@ -33,9 +34,9 @@ class ConvBlock(nn.Module):
 
 
 class HybridEncoder(TransformerEncoder):
-    """Normalised images to embeddings at 1/8 of their resolution, with details of 1/4 and 1/2.
+    """Normalised images to embeddings at 1/8 of their resolution, and features at 1/4 and 1/2.
 
-    Its `config` is a `HybridEncoderConfig`; `features` are those of the embedding, besides details.
+    Its `config` is a `HybridEncoderConfig`; `features` are those of the embedding.
     """
 
     @nn.compact
@@ -43,16 +44,12 @@ class HybridEncoder(TransformerEncoder):
         self,
         images: Float[Array, "batch height width 3"],
         draws: Float[Array, "batch {self.config.depth} 2"] | None = None,
-    ) -> Float[Array, "batch eighth_height eighth_width channels"]:
+    ) -> ImageFeatures:
         """Encodes images whose height and width are multiples of 8.
 
         Args:
           images: normalised.
           draws: see `image_encoder.ImageEncoder`.
-
-        Returns:
-          `features` channels, then details: of the 4 pixels of 1/4 in each of the embedding's, and
-          of the 16 of 1/2, in the order of `mask_decoder.OutputUpscaling`.
 
         Raises:
           ValueError: they are not.
@@ -86,26 +83,10 @@ class HybridEncoder(TransformerEncoder):
         x = Neck(self.features, self.dtype, name="neck")(x)
         at_quarter = Dense(self.features // 4, self.dtype, name="detail_4")(at_quarter)
         at_half = Dense(self.features // 8, self.dtype, name="detail_2")(at_half)
-        return jnp.concatenate([x, _in_blocks(at_quarter, 1), _in_blocks(at_half, 2)], axis=-1)
+        return ImageFeatures(x, (at_quarter, at_half))
 
 
 def _joined(x: Float[Array, "B h w 2 2 C"]) -> Float[Array, "B two_h two_w C"]:
     """Blocks of 2x2 pixels as pixels."""
     batch, height, width, *_, channel = x.shape
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channel)
-
-
-def _in_blocks(x: Float[Array, "B H W C"], levels: int) -> Float[Array, "B h w channels"]:
-    """Pixels as channels of those that hold them; of each level its row and its column, then C.
-
-    Args:
-      x: of 2 ** levels times the resolution.
-      levels: how often it is halved.
-    """
-    batch, height, width, channel = x.shape
-    rows, columns = height >> levels, width >> levels
-    x = x.reshape(batch, rows, *(2,) * levels, columns, *(2,) * levels, channel)
-    row_axes = range(2, 2 + levels)
-    column_axes = range(3 + levels, 3 + 2 * levels)
-    pairs = [axis for pair in zip(row_axes, column_axes, strict=True) for axis in pair]
-    return x.transpose(0, 1, 2 + levels, *pairs, 3 + 2 * levels).reshape(batch, rows, columns, -1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sam_jax.configs import HybridEncoderConfig, ImageEncoderConfig
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.layers import (
     Dense,
     LayerNorm,
@@ -17,6 +17,7 @@ from sam_jax.models.layers import (
     drop_path,
     materialize,
 )
+from sam_jax.models.sam.config import HybridEncoderConfig, ImageEncoderConfig
 from sam_jax.ops.attention import chosen_implementation, grid_attention, relative_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.ops.windows import join_windows, partition_windows
@@ -233,7 +234,7 @@ class ImageEncoder(TransformerEncoder):
         self,
         images: Float[Array, "batch height width 3"],
         draws: Float[Array, "batch {self.config.depth} 2"] | None = None,
-    ) -> Float[Array, "batch grid_height grid_width {self.features}"]:
+    ) -> ImageFeatures:
         """Encodes images whose height and width are multiples of the patch size.
 
         Args:
@@ -257,4 +258,4 @@ class ImageEncoder(TransformerEncoder):
             for i in range(config.depth)
         ]
         x = self.transform(x, draws, windows)
-        return Neck(self.features, self.dtype, name="neck")(x)
+        return ImageFeatures(Neck(self.features, self.dtype, name="neck")(x))

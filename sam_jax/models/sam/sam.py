@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Shaped
 
-from sam_jax.configs import HybridEncoderConfig, SamConfig
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.layers import check_images
 from sam_jax.models.mask_decoder import MaskDecoder
 from sam_jax.models.prompt_encoder import PromptEncoder
+from sam_jax.models.sam.config import HybridEncoderConfig, SamConfig
 from sam_jax.models.sam.hybrid_encoder import HybridEncoder
 from sam_jax.models.sam.image_encoder import ImageEncoder
 from sam_jax.types import Params, Prompts
@@ -68,8 +69,8 @@ class Sam(nn.Module):
 
     def encode_image(
         self, images: Shaped[Array, "B H W 3"], draws: Float[Array, "B depth 2"] | None = None
-    ) -> Float[Array, "B h w C"]:
-        """Image embeddings at 1/16 of the resolution; a hybrid encoder's at 1/8, details included.
+    ) -> ImageFeatures:
+        """Embeddings at 1/16 of the resolution; a hybrid encoder's at 1/8, and finer features.
 
         Args:
           images: RGB, normalized: (value - `config.pixel_mean`) / `config.pixel_std` of values from
@@ -101,14 +102,14 @@ class Sam(nn.Module):
 
     def decode(
         self,
-        image_embedding: Float[Array, "B h w C"],
+        features: ImageFeatures,
         prompts: Prompts,
         multimask: bool | None = True,
     ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
         """Mask logits and predicted IoU of every prompt of every image, in float32.
 
         Args:
-          image_embedding: from `encode_image`.
+          features: from `encode_image`.
           prompts: in the frame of the padded image, at least one of points, boxes and masks.
           multimask: three masks for an ambiguous prompt (True), the single one (False), or all, the
             single one first (None); static.
@@ -116,10 +117,10 @@ class Sam(nn.Module):
         Raises:
           ValueError: the prompts are empty.
         """
-        grid_hw = (image_embedding.shape[1], image_embedding.shape[2])
+        grid_hw = (features.embedding.shape[1], features.embedding.shape[2])
         sparse, sparse_mask, dense = self.prompt_encoder(prompts, grid_hw)
         image_pe = self.prompt_encoder.dense_positions(grid_hw)
-        return self.mask_decoder(image_embedding, image_pe, sparse, sparse_mask, dense, multimask)
+        return self.mask_decoder(features, image_pe, sparse, sparse_mask, dense, multimask)
 
 
 def variable_shapes(config: SamConfig) -> Params:

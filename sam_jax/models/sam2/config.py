@@ -1,10 +1,15 @@
 """Architectures of SAM 2 and SAM 2.1 as frozen values (SAM 2 section C.1; the released configs)."""
 
-import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from sam_jax.configs import SamConfig, check_limits, decoder_limits
-from sam_jax.errors import CheckpointError
+from sam_jax.models.config import (
+    ModelConfig,
+    check_limits,
+    check_rules,
+    decoder_limits,
+    decoder_rules,
+)
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,12 @@ class HieraConfig:
 
 
 @dataclass(frozen=True)
-class Sam2Config:
+class Sam2Config(ModelConfig):
     """One SAM 2 model: image encoder, prompt encoder, mask decoder, and a memory of past frames.
 
-    `image_size` is the side in pixels to which images and frames are stretched. Names that `Sam`'s
-    configuration has too mean the same.
+    `image_size` is the side in pixels to which images and frames are stretched.
 
     Attributes:
-      name: of the model.
       image_encoder: the Hiera.
       memory_dim: channels of a memory.
       memory_attention_depth: layers in which a frame attends to its memories.
@@ -59,18 +62,7 @@ class Sam2Config:
       pointer_times: whether pointers say how long ago they were (2.1).
     """
 
-    name: str
     image_encoder: HieraConfig = HieraConfig()
-    image_size: int = 1024
-    embed_dim: int = 256
-    mask_in_channels: int = 16
-    decoder_depth: int = 2
-    decoder_num_heads: int = 8
-    decoder_mlp_dim: int = 2048
-    attention_downsample_rate: int = 2
-    num_multimask_outputs: int = 3
-    iou_head_depth: int = 3
-    iou_head_hidden_dim: int = 256
     memory_dim: int = 64
     memory_attention_depth: int = 4
     memory_mlp_dim: int = 2048
@@ -78,33 +70,22 @@ class Sam2Config:
     max_pointers: int = 16
     occlusion_embedding: bool = True
     pointer_times: bool = True
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    mask_threshold: float = 0.0
 
     @property
-    def stretches(self) -> bool:
-        """Whether images are stretched to the square; SAM's are padded."""
+    def fit(self) -> Literal["pad", "stretch"]:
+        """Images and frames are stretched to the square."""
+        return "stretch"
+
+    @property
+    def has_finer_features(self) -> bool:
+        """Always: what the trunk saw at 1/8 and 1/4 of the resolution."""
         return True
-
-    @property
-    def mask_input_size(self) -> int:
-        """Side of the low-resolution logits and of mask prompts, in pixels (256 at 1024)."""
-        return 4 * self.image_size // self.image_encoder.patch_size
-
-    @property
-    def embedding_channels(self) -> int:
-        """Channels of an image's embedding; finer features are beside it."""
-        return self.embed_dim
 
     @property
     def grid_size(self) -> int:
         """Rows and columns of tokens of an image's embedding."""
         return self.image_size // self.image_encoder.patch_size
 
-
-# Of either family.
-ModelConfig = SamConfig | Sam2Config
 
 SAM2_1_TINY = Sam2Config(name="sam2.1_tiny")
 SAM2_1_SMALL = replace(
@@ -220,22 +201,11 @@ def check_sam2_config(config: Sam2Config) -> None:
         "the first window must divide the grid of the first stage": config.image_size
         % (4 * windows[0])
         == 0,
-        "embed_dim must be a multiple of 8": config.embed_dim % 8 == 0,
         "memory_dim must be a multiple of 4 and divide embed_dim": config.memory_dim % 4 == 0
         and config.embed_dim % config.memory_dim == 0,
-        "mask_in_channels must be a multiple of 4": config.mask_in_channels % 4 == 0,
-        "decoder_num_heads x attention_downsample_rate must divide embed_dim": config.embed_dim
-        % (config.decoder_num_heads * config.attention_downsample_rate)
-        == 0,
-        "pixel_mean must be three finite numbers": len(config.pixel_mean) == 3
-        and all(map(math.isfinite, config.pixel_mean)),
-        "pixel_std must be three positive numbers": len(config.pixel_std) == 3
-        and all(0 < value < math.inf for value in config.pixel_std),
-        "mask_threshold must be finite": math.isfinite(config.mask_threshold),
+        **decoder_rules(config),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise CheckpointError(rule)
+    check_rules(rules)
 
 
 def _stage_starts(hiera: HieraConfig) -> list[int]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from sam_jax.models.features import in_blocks
 from sam_jax.models.layers import MLP, LayerNorm, Upscale, gelu
 from sam_jax.models.mask_decoder import HypernetworkMLPs
 from sam_jax.models.sam2.config import Sam2Config
@@ -24,8 +25,7 @@ class MaskDecoder(nn.Module):
     def __call__(
         self,
         image_embedding: Float[Array, "B h w C"],
-        stride8: Float[Array, "shared_or_B h2 w2 C4"],
-        stride4: Float[Array, "shared_or_B h4 w4 C8"],
+        finer: tuple[jax.Array, ...],
         image_pe: Float[Array, "h w C"],
         sparse_prompt_embeddings: Float[Array, "B P N C"],
         sparse_mask: Bool[Array, "B P N"],
@@ -35,8 +35,7 @@ class MaskDecoder(nn.Module):
 
         Args:
           image_embedding: with memories, or with the learned vector for none.
-          stride8: finer features of the image, see `ImageFeatures`; one for all, or one an image.
-          stride4: likewise.
+          finer: of the image, see `ImageFeatures`; of one image for all, or of each.
           image_pe: positional encoding of the embedding's tokens.
           sparse_prompt_embeddings: tokens of points.
           sparse_mask: which of them are there.
@@ -67,13 +66,11 @@ class MaskDecoder(nn.Module):
         image = image.reshape(batch, prompts, height, width, dim)
 
         # Rows and columns in blocks, as `Upscale` leaves them, become an image's at the end.
-        fine = stride8.reshape(-1, 1, height, 2, width, 2, dim // 4).swapaxes(3, 4)
-        finest = stride4.reshape(-1, 1, height, 2, 2, width, 2, 2, dim // 8)
-        finest = finest.transpose(0, 1, 2, 5, 3, 6, 4, 7, 8)
-        x = Upscale(dim // 4, self.dtype, name="upscale1")(image) + fine.astype(self.dtype)
+        x = Upscale(dim // 4, self.dtype, name="upscale1")(image)
+        x = x + in_blocks(finer[0], 1, self.dtype)
         x = gelu(LayerNorm(dtype=self.dtype, name="upscale_norm")(x))
-        x = Upscale(dim // 8, self.dtype, name="upscale2")(x) + finest.astype(self.dtype)
-        x = gelu(x)
+        x = Upscale(dim // 8, self.dtype, name="upscale2")(x)
+        x = gelu(x + in_blocks(finer[1], 2, self.dtype))
 
         mask_tokens = tokens[:, :, 2 : num_masks + 2]
         hypernetworks = HypernetworkMLPs(dim, dim // 8, name="output_hypernetworks_mlps")

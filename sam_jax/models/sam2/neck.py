@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.layers import Projection, add_to_channels
 from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.hiera import Hiera
-from sam_jax.models.sam2.values import ImageFeatures
 
 
 class ImageEncoder(nn.Module):
@@ -57,4 +57,4 @@ class ImageEncoder(nn.Module):
             return add_to_channels(out.astype(self.dtype), bias)
 
         above = jnp.repeat(jnp.repeat(project(3), 2, axis=1), 2, axis=2)
-        return ImageFeatures(project(2) + above, project(1), project(0))
+        return ImageFeatures(project(2) + above, (project(1), project(0)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.layers import MLP, Dense, add_to_channels, check_images
 from sam_jax.models.prompt_encoder import PromptEncoder
 from sam_jax.models.sam2.config import Sam2Config
@@ -16,15 +17,14 @@ from sam_jax.models.sam2.memory_attention import MemoryAttention
 from sam_jax.models.sam2.memory_encoder import MemoryEncoder
 from sam_jax.models.sam2.neck import ImageEncoder
 from sam_jax.models.sam2.positions import time_positions
-from sam_jax.models.sam2.values import Decoded, ImageFeatures, Memories
+from sam_jax.models.sam2.values import Decoded, Memories
 from sam_jax.types import (
     LABEL_ABSENT,
-    LABEL_BOX_BOTTOM_RIGHT,
-    LABEL_BOX_TOP_LEFT,
     LABEL_FOREGROUND,
     LABEL_NOT_A_POINT,
     Params,
     Prompts,
+    box_corners,
 )
 
 # Side of the convolution that makes a mask prompt of a mask.
@@ -40,7 +40,7 @@ class Sam2(nn.Module):
         decoder's outputs are float32 either way.
       remat: recompute the encoder's blocks in the backward pass to save memory.
       differentiable: whether gradients of memory attention are wanted.
-      dynamic_multimask: of `predict`, see `mask_selection.single_masks`.
+      dynamic_multimask: of `decode`, see `mask_selection.single_masks`.
     """
 
     config: Sam2Config
@@ -78,7 +78,7 @@ class Sam2(nn.Module):
         if self.is_initializing():
             self._touch_memory(images)
         features = self.encode_image(images)
-        return self.decode(self.without_memory(features.embedding), features, prompts)
+        return self.decode_all(self.without_memory(features.embedding), features, prompts)
 
     def encode_image(self, images: Shaped[Array, "B H W 3"]) -> ImageFeatures:
         """Features of images, which need not be square.
@@ -123,7 +123,7 @@ class Sam2(nn.Module):
         """
         return self.memory_attention.of_object(shared, memories)
 
-    def decode(
+    def decode_all(
         self, embedding: Float[Array, "B h w C"], features: ImageFeatures, prompts: Prompts
     ) -> Decoded:
         """All masks of every prompt of every image.
@@ -142,15 +142,14 @@ class Sam2(nn.Module):
         image_pe = self.prompt_encoder.dense_positions(grid_hw)
         return self.mask_decoder(
             embedding,
-            features.stride8,
-            features.stride4,
+            features.finer,
             image_pe,
             sparse,
             sparse_mask,
             dense,
         )
 
-    def predict(
+    def decode(
         self, features: ImageFeatures, prompts: Prompts, multimask: bool = True
     ) -> tuple[Float[Array, "B P M four_h four_w"], Float[Array, "B P M"]]:
         """Mask logits and predicted IoU of prompts on images, as `Sam.decode` gives them.
@@ -166,7 +165,7 @@ class Sam2(nn.Module):
         Raises:
           ValueError: the prompts are empty.
         """
-        decoded = self.decode(self.without_memory(features.embedding), features, prompts)
+        decoded = self.decode_all(self.without_memory(features.embedding), features, prompts)
         if multimask:
             return decoded.logits[:, :, 1:], decoded.iou[:, :, 1:]
         logits, iou = single_masks(decoded, self.dynamic_multimask)
@@ -265,10 +264,9 @@ def as_points(prompts: Prompts) -> Prompts:
         points = jnp.asarray(prompts.points, jnp.float32)
         labels = jnp.asarray(prompts.labels, jnp.int32)
     if prompts.boxes is not None:
-        corners = jnp.asarray(prompts.boxes, jnp.float32).reshape(batch, count, 2, 2)
-        kinds = jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], jnp.int32)
+        corners, corner_labels = box_corners(jnp.asarray(prompts.boxes, jnp.float32))
         points = jnp.concatenate([corners, points], axis=2)
-        labels = jnp.concatenate([jnp.broadcast_to(kinds, (batch, count, 2)), labels], axis=2)
+        labels = jnp.concatenate([corner_labels, labels], axis=2)
     # To points without a box the prompt encoder adds it.
     boxed = jnp.any(labels > LABEL_FOREGROUND, axis=-1, keepdims=True)
     extra = jnp.where(boxed, LABEL_NOT_A_POINT, LABEL_ABSENT).astype(labels.dtype)

@@ -7,23 +7,6 @@ from sam_jax.one_line import one_line
 
 
 @struct.dataclass
-class ImageFeatures:
-    """All that the image encoder says of images.
-
-    Attributes:
-      embedding: at 1/16 of their resolution.
-      stride8: for the decoder's first upscaling.
-      stride4: for its second.
-    """
-
-    embedding: Float[Array, "B h w C"]
-    stride8: Float[Array, "B h2 w2 C4"]
-    stride4: Float[Array, "B h4 w4 C8"]
-
-    __repr__ = one_line
-
-
-@struct.dataclass
 class Decoded:
     """All that the decoder says of each prompt; `mask_selection` makes a choice of it.
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam2.config import Sam2Config
 from sam_jax.models.sam2.mask_selection import select
-from sam_jax.models.sam2.values import Decoded, ImageFeatures, Memories
+from sam_jax.models.sam2.values import Decoded, Memories
 from sam_jax.ops.resample import antialiased_matrix, linear_matrix
 from sam_jax.train.interactive.losses import LossOptions, mask_terms
 from sam_jax.train.interactive.simulation import (
@@ -26,11 +27,10 @@ from sam_jax.train.interactive.simulation import (
 )
 from sam_jax.types import (
     LABEL_ABSENT,
-    LABEL_BOX_BOTTOM_RIGHT,
-    LABEL_BOX_TOP_LEFT,
     LABEL_FOREGROUND,
     LABEL_NOT_A_POINT,
     Prompts,
+    box_corners,
 )
 
 # A method of `Sam2` and its arguments -> what it gives.
@@ -314,7 +314,7 @@ class _Frame:
             labels=jnp.full((count, 1, 1), LABEL_NOT_A_POINT, jnp.int32),
             masks=self.apply("mask_prompts", true[:, None]),
         )
-        decoded = self.apply("decode", embedding, self._batched(), prompts)
+        decoded = self.apply("decode_all", embedding, self._batched(), prompts)
         there = true.any(axis=(1, 2))
         chosen = select(decoded, jnp.zeros((count, 1), bool), False)
         pointer = self.apply(
@@ -344,11 +344,11 @@ class _Frame:
             # An object that is hidden is pointed out by a place where it is not.
             there = mask.any()
             point = jnp.stack([random_pixel(key, jnp.where(there, mask, ~mask)), jnp.zeros(2)])
-            box = noisy_box(key, mask, size, noise).reshape(2, 2)
+            box, box_labels = box_corners(noisy_box(key, mask, size, noise))
             as_box = boxed & there
             labels = jnp.where(
                 as_box,
-                jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]),
+                box_labels,
                 jnp.array([LABEL_FOREGROUND, LABEL_ABSENT]) * jnp.array([there, 1]),
             )
             nothing = jnp.array([LABEL_NOT_A_POINT, LABEL_ABSENT])
@@ -380,7 +380,7 @@ class _Frame:
             labels=labels[:, None],
             masks=None if masks is None else masks[:, None],
         )
-        decoded = self.apply("decode", embedding, self._batched(), prompts)
+        decoded = self.apply("decode_all", embedding, self._batched(), prompts)
         multimask = clicks <= 1
         chosen = select(decoded, multimask[:, None], False)
         score = chosen.object_score[:, 0]

@@ -16,6 +16,7 @@ from sam_jax.data.batches import unpack_masks
 from sam_jax.data.clip_folders import ClipFolderBatches
 from sam_jax.data.scenes.clips import ClipBatch, ClipBatches, ClipOptions
 from sam_jax.errors import CheckpointError, InputError
+from sam_jax.image_inputs import normalized
 from sam_jax.models.sam2.config import SAM2_CONFIGS, Sam2Config, check_sam2_config
 from sam_jax.models.sam2.sam2 import Sam2
 from sam_jax.ops.platform import traced_platform
@@ -150,7 +151,6 @@ def clip_loss(model: Sam2, options: ClipInteractionOptions) -> Loss:
       options: what is done with a clip.
     """
     config = model.config
-    mean, std = jnp.asarray(config.pixel_mean), jnp.asarray(config.pixel_std)
 
     def loss(params: Params, constants: Params, batch: ClipBatch, keys: Key[Array, " B"]) -> Summed:
         variables = {"params": params, **constants}
@@ -160,7 +160,7 @@ def clip_loss(model: Sam2, options: ClipInteractionOptions) -> Loss:
 
         def of_clip(args):
             images, masks, weights, key = args
-            features = apply("encode_image", ((images - mean) / std).astype(jnp.float32))
+            features = apply("encode_image", normalized(images, config))
             targets = unpack_masks(masks)
             return interact_with_clip(apply, config, features, targets, weights, key, options)
 

@@ -38,7 +38,7 @@ def first_prompt_pictures(
     def answer(variables: Any, batch: Any) -> Any:
         variables = join_heads(variables)
         config = model.config
-        images = normalized_images(batch, config.pixel_mean, config.pixel_std)
+        images = normalized_images(batch, config)
         features = model.apply(variables, images, method="encode_image")
         # The object of greatest weight; any, among equals.
         masks: Any = unpack_masks(batch.masks[:, :1])

@@ -14,9 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from sam_jax.types import (
     LABEL_ABSENT,
     LABEL_BACKGROUND,
-    LABEL_BOX_BOTTOM_RIGHT,
-    LABEL_BOX_TOP_LEFT,
     LABEL_FOREGROUND,
+    box_corners,
 )
 
 # A first prompt is a point, or the two corners of a box.
@@ -125,11 +124,11 @@ def first_prompt(
     kind_key, place_key = jax.random.split(key)
     point = random_pixel(place_key, mask)
     pointed = jnp.stack([point, jnp.zeros(2, jnp.float32)])
-    boxed = noisy_box(place_key, mask, size_hw, options).reshape(2, 2)
+    boxed, box_labels = box_corners(noisy_box(place_key, mask, size_hw, options))
     is_box = jax.random.bernoulli(kind_key, jnp.float32(options.box_probability))
     labels = jnp.where(
         is_box,
-        jnp.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], jnp.int32),
+        box_labels,
         jnp.array([LABEL_FOREGROUND, LABEL_ABSENT], jnp.int32),
     )
     return jnp.where(is_box, boxed, pointed), labels.astype(jnp.int32)

@@ -39,7 +39,7 @@ def interactive_loss(model: Sam, options: InteractiveOptions) -> Loss:
         draw_keys = jax.vmap(jax.random.split)(keys)[:, 0]
         shape = (config.image_encoder.depth, 2)
         draws = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(draw_keys)
-        images = normalized_images(batch, config.pixel_mean, config.pixel_std)
+        images = normalized_images(batch, config)
         features: Any = model.apply(variables, images, draws, method="encode_image")
         embedded = EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
         return from_features(params, constants, embedded, keys)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt8
 
 from sam_jax.configs import MAE_CONFIGS, MaeConfig, check_mae_config
-from sam_jax.data.crops import normalized_crops
 from sam_jax.data.image_folder import ImageFolder
 from sam_jax.errors import InputError
+from sam_jax.image_inputs import normalized
 from sam_jax.models.mae.mae import MaskedAutoencoder
 from sam_jax.sharding import make_mesh
 from sam_jax.train.config import check_rules, from_values, optimizer_rules, run_rules
@@ -109,7 +109,7 @@ def reconstruction_loss(model: MaskedAutoencoder) -> Loss:
         keys: Key[Array, " B"],
     ) -> Summed:
         config = model.config
-        images = normalized_crops(crops, config.pixel_mean, config.pixel_std)
+        images = normalized(crops, config)
         patches = math.prod(size // config.patch_size for size in images.shape[1:3])
         noise = jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(keys)
         value, _ = mae_loss(model, {"params": params, **constants}, images, keys[0], noise=noise)

@@ -122,7 +122,7 @@ class EmbeddedBatches:
 
     def _encode_batch(self, variables: Params, batch: TrainingBatch) -> jax.Array:
         config = self._model.config
-        images = normalized_images(batch, config.pixel_mean, config.pixel_std)
+        images = normalized_images(batch, config)
         features: Any = self._model.apply(variables, images, method="encode_image")
         return features
 
