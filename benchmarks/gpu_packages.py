@@ -97,7 +97,7 @@ class Ours:
         compiled = self.segmenter.compiled
         [features] = compiled.encode(prepared(self.name, 1))
         prompts = ImagePrompts(grid_points(self.config.image_size), np.ones((64, 1), np.int32))
-        [(scores, logits)] = compiled.decode([features], [prompts], True)
+        [(logits, scores)] = compiled.decode([features], [prompts], True)
         return {"embedding": np.asarray(features), "logits": logits, "iou": scores}
 
     def generator(self, threshold: float) -> Callable[[], int]:

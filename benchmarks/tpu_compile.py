@@ -56,12 +56,14 @@ def decoder_program(model: Any, batch: int) -> tuple[Any, tuple[Any, ...]]:
     import jax
     import jax.numpy as jnp
 
+    from sam_jax.models.features import ImageFeatures
     from sam_jax.types import Prompts
 
     config = model.config
     side = config.image_size // config.image_encoder.patch_size
     shape = jax.ShapeDtypeStruct
-    features = shape((batch, side, side, config.embedding_channels), jnp.float32)
+    embedding, *finer = (shape((batch, *one), jnp.float32) for one in config.feature_shapes(side))
+    features = ImageFeatures(embedding, tuple(finer))
     points = shape((batch, PROMPTS, 2, 2), jnp.float32)
     labels = shape((batch, PROMPTS, 2), jnp.int32)
 

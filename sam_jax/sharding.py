@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sam_jax.errors import InputError
+from sam_jax.lazy_names import lazy_names
 from sam_jax.models.config import ModelConfig
 from sam_jax.types import Params
 
@@ -209,3 +210,7 @@ def over(mesh: Mesh, function: Any, in_specs: Any, out_specs: Any) -> Any:
     return jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
+
+
+# Where they were before there was `inference`.
+__getattr__ = lazy_names(__name__, {"sam_jax.inference.mesh_programs": ("encode_images", "decode")})

@@ -19,6 +19,7 @@ from sam_jax.automatic import scoring
 from sam_jax.configs import TEST
 from sam_jax.inference import mesh_programs
 from sam_jax.inference.compiled_model import CompiledModel
+from sam_jax.models.features import ImageFeatures
 
 # Heads for eight devices; the rest as small as it goes, for what is compiled a dozen times.
 CONFIG = replace(
@@ -116,8 +117,10 @@ def test_a_hybrid_encoder_and_its_details_are_as_on_one_device(sizes, hybrid, im
     expected = hybrid.encode(images[:count])
     found = segmenter.encode(images[:count])
     for one, other in zip(found, expected, strict=True):
-        assert one.features.shape[-1] == hybrid.config.embedding_channels
+        assert len(one.finer) == 2
         assert_close(one.features, other.features)
+        for finer, expected_finer in zip(one.finer, other.finer, strict=True):
+            assert_close(finer, expected_finer)
     given = {name: values[:2] for name, values in ragged_prompts(images).items()}
     both = (segmenter.predict(found[:2], **given), hybrid.predict(expected[:2], **given))
     for one, other in zip(*both, strict=True):
@@ -160,7 +163,7 @@ def test_prompts_are_decoded_as_on_one_device(sizes, over, images, single, embed
         assert_close(found.scores, one.scores)
     clicks = {"points": np.arange(18).reshape(9, 1, 2), "labels": np.ones((9, 1), int)}
     expected = single.predict(embeddings[3], **clicks)
-    scores, logits = segmenter.predict_logits(embeddings[3], **clicks)
+    logits, scores = segmenter.predict_logits(embeddings[3], **clicks)
     assert_close(logits, expected.logits)
     assert_close(scores, expected.scores)
     assert logits.devices() == scores.devices() == embeddings[3].features.devices()
@@ -244,7 +247,7 @@ def test_embeddings_of_many_meshes_share_a_call(params, single, over, images, em
     expected = single.predict(embeddings[:4], **clicks)
     for segmenter, device in ((single, 0), (elsewhere, 3), (over((2, 4)), 0)):
         found = segmenter.predict_logits(mixed, **clicks)
-        for (scores, logits), one in zip(found, expected, strict=True):
+        for (logits, scores), one in zip(found, expected, strict=True):
             assert_close(logits, one.logits)
             assert_close(scores, one.scores)
             assert logits.devices() == {jax.devices()[device]}
@@ -270,11 +273,11 @@ def test_decoding_and_measuring_exchange_nothing(by_image, params):
     shape = (8, 1, 2) if by_image else (1, 8, 2)
     spec = P(sharding.ALL) if by_image else P(None, sharding.ALL)
     prompts = Prompts(np.zeros((*shape, 2), np.float32), np.ones(shape, np.int32))
-    features = np.zeros((shape[0], 4, 4, 32), np.float32)
+    features = ImageFeatures(np.zeros((shape[0], 4, 4, 32), np.float32))
     features = on_mesh(mesh, P(sharding.ALL) if by_image else P(), features)
     decode = partial(mesh_programs.decode, Sam(CONFIG), mesh, by_image=by_image)
     assert collectives(decode, placed, features, on_mesh(mesh, spec, prompts)) == []
-    frame = scoring.crop_frame((60, 100), 64, 16, mesh)
+    frame = scoring.crop_frame((60, 100), CONFIG.frame, 16, mesh)
     divided = partial(on_mesh, mesh, P(sharding.ALL))
     places = divided(np.zeros(8 * frame.capacity, np.int32))
     logits, counts = divided(np.zeros((16, 16, 16), np.float32)), divided(np.ones(8, np.int32))
@@ -326,10 +329,10 @@ def test_pmap_takes_the_pure_functions(params, images, embeddings):
     prompts = Prompts(xy, np.ones(xy.shape[:-1], np.int32))
 
     def encode(params, images):
-        return model.apply(params, images, method="encode_image")
+        return model.apply(params, images, method="encode_image").embedding
 
     def decode(params, features, prompts):
-        return model.apply(params, features, prompts, method="decode")
+        return model.apply(params, ImageFeatures(features), prompts, method="decode")
 
     features = jax.pmap(encode, in_axes=(None, 0))(params, inputs)
     logits, _ = jax.pmap(decode, in_axes=(None, 0, 0))(params, features, prompts)

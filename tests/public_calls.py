@@ -104,7 +104,7 @@ def segmenter_calls(segmenter: Segmenter) -> Iterator[tuple[str, Any]]:
     yield "of an embedding", _generated(segmenter.generate(embedding, **EVERYTHING))
     more = {**EVERYTHING, "crop_n_layers": 1, "nms": "mask", "min_mask_region_area": 4}
     yield "with crops", _generated(segmenter.generate(picture(), **more))
-    if segmenter.config.stretches:
+    if segmenter.config.fit == "stretch":
         yield "refined", _generated(segmenter.generate(embedding, use_m2m=True, **EVERYTHING))
 
 

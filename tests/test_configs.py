@@ -89,13 +89,12 @@ def test_mask_prompts_are_a_quarter_of_the_input():
     assert dataclasses.replace(TEST, image_size=96).mask_input_size == 24
 
 
-def test_only_a_hybrid_encoder_has_details_beside_the_embedding():
+def test_only_a_hybrid_encoder_has_finer_features_beside_the_embedding():
     for config in CONFIGS.values():
         hybrid = isinstance(config.image_encoder, HybridEncoderConfig)
-        assert bool(config.detail_channels) == hybrid == (config is TINY)
-        assert config.embedding_channels == config.embed_dim + config.detail_channels
-    # 4 pixels of a quarter of the channels, and 16 of an eighth.
-    assert TINY.detail_channels == 4 * 24 + 16 * 12
+        assert config.has_finer_features == hybrid == (config is TINY)
+        assert len(config.feature_shapes(4)) == (3 if hybrid else 1)
+    assert TINY.feature_shapes(32) == ((32, 32, 96), (64, 64, 24), (128, 128, 12))
 
 
 @pytest.mark.parametrize("config", MAE_CONFIGS.values(), ids=MAE_CONFIGS)

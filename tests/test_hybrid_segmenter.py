@@ -12,11 +12,14 @@ from test_segmenter import random_params
 from sam_jax import ImageEmbedding, InputError, Prompts, Sam, Segmenter, compat
 from sam_jax.checkpoints.native import save_checkpoint
 from sam_jax.configs import TEST, TINY
+from sam_jax.models.features import ImageFeatures
 
 # Batching changes the order in which XLA sums, nothing else: float32 rounding over some twenty
 # layers, on logits of this many standard deviations.
 CLOSE = 5e-5
-CHANNELS = TINY.embedding_channels
+CHANNELS = TINY.embed_dim
+# As the original's predictor has them: with the 4 pixels of 1/4 and the 16 of 1/2 of each.
+PACKED = 96 + 4 * 24 + 16 * 12
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +51,24 @@ def assert_close(found, expected):
 def test_an_embedding_has_details_and_prompts_on_it_are_the_models_own(
     segmenter, params, images, embeddings
 ):
-    assert embeddings[0].features.shape == (32, 32, CHANNELS) and embeddings[0].finer == ()
+    assert embeddings[0].features.shape == (32, 32, CHANNELS)
+    assert [one.shape for one in embeddings[0].finer] == [(64, 64, 24), (128, 128, 12)]
     xy = np.array([[50.0, 20.0], [9.0, 33.0]])
     frame = (xy * [256 / 200, 154 / 120]).astype(np.float32)
     prompts = Prompts(points=jnp.asarray(frame)[None, None], labels=jnp.array([[[1, 0]]]))
+    features = ImageFeatures(embeddings[0].features, embeddings[0].finer)
     logits, scores = jax.jit(
         lambda params, features, prompts: Sam(TINY).apply(
             params, features, prompts, True, method="decode"
         )
-    )(params, embeddings[0].features[None], prompts)
+    )(params, jax.tree.map(lambda x: x[None], features), prompts)
     found = segmenter.predict(embeddings[0], points=xy, labels=[1, 0])
     assert found.logits.shape == (1, 3, 128, 128) and found.masks.shape == (1, 3, 120, 200)
     assert_close(found.logits, logits[0])
     np.testing.assert_allclose(found.scores, scores[0], atol=1e-4)
     on_device = segmenter.predict_logits(embeddings[0], points=xy, labels=[1, 0])
-    np.testing.assert_allclose(on_device[0], found.scores, atol=1e-6)
-    assert_close(on_device[1], found.logits)
+    np.testing.assert_allclose(on_device[1], found.scores, atol=1e-6)
+    assert_close(on_device[0], found.logits)
 
 
 def test_a_ragged_batch_equals_one_by_one_calls(segmenter, images, embeddings):
@@ -90,7 +95,7 @@ def test_a_saved_embedding_serves_as_the_first_did(segmenter, embeddings, tmp_pa
     np.testing.assert_array_equal(found.logits, expected.logits)
 
 
-@pytest.mark.parametrize("channels", [TINY.embed_dim, CHANNELS - 1, CHANNELS + 1])
+@pytest.mark.parametrize("channels", [CHANNELS - 1, CHANNELS + 1])
 def test_features_without_their_details_or_with_others_are_refused(segmenter, embeddings, channels):
     features = jnp.resize(embeddings[0].features, (32, 32, channels))
     with pytest.raises(InputError, match=rf"\(32, 32, {channels}\), not \(side, side, {CHANNELS}"):
@@ -163,15 +168,15 @@ def test_the_originals_predictor_keeps_and_takes_features_with_details(
     assert_close(low, found.logits[0])
 
     kept = predictor.features
-    assert kept.shape == (1, CHANNELS, 32, 32)
-    assert_close(kept[0].transpose(1, 2, 0), embeddings[0].features)
+    assert kept.shape == (1, PACKED, 32, 32)
+    assert_close(kept[0, :CHANNELS].transpose(1, 2, 0), embeddings[0].features)
     other = compat.SamPredictor(predictor.model)
     other.original_size, other.input_size = predictor.original_size, predictor.input_size
     other.features, other.is_image_set = kept, True
     again = other.predict(np.array([[50.0, 20.0]]), np.array([1]))
     for one, expected in zip(again, (masks, scores, low), strict=True):
         np.testing.assert_array_equal(one, expected)
-    with pytest.raises(InputError, match=rf"features must be \[1, {CHANNELS}, 32, 32\], not"):
+    with pytest.raises(InputError, match=rf"features must be \[1, {PACKED}, 32, 32\], not"):
         other.features = kept[:, : TINY.embed_dim]
 
 

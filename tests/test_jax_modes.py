@@ -69,7 +69,7 @@ def test_nothing_is_sent_to_or_from_a_device_unasked():
     with jax.transfer_guard("disallow"):
         embedding = segmenter.encode(picture())
         assert segmenter.predict(embedding, points=[[30, 20]]).masks.shape == (1, 3, *SIZE)
-        assert segmenter.predict_logits(embedding, boxes=[])[0].shape == (0, 3)
+        assert segmenter.predict_logits(embedding, boxes=[])[1].shape == (0, 3)
         assert segmenter.generate(embedding, **public_calls.EVERYTHING)
         state = tracker.prompt(tracker.start(SIZE), picture(), "a", points=[[30, 20]])
         state, found = tracker.step(state, picture())

@@ -31,7 +31,7 @@ def embedding():
 
 def prediction():
     scores, logits = np.full((2, 3), 0.5, np.float32), np.ones((2, 3, 32, 32), np.float32)
-    return MaskPrediction(scores, logits, (61, 90), 128, 0.0, model="test")
+    return MaskPrediction(scores, logits, (61, 90), TEST.frame, 0.0, model="test")
 
 
 def state():

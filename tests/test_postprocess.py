@@ -10,9 +10,11 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional
 
 from sam_jax import postprocess
+from sam_jax.configs import SAM2_CONFIGS, TEST
 from sam_jax.errors import InputError
 from sam_jax.formats.polygons import polygons_to_mask
 from sam_jax.formats.rle import decode_rle, mask_box
+from sam_jax.models.input_frame import resized_hw
 from sam_jax.ops.mask_regions import clean_mask
 from sam_jax.postprocess import (
     MaskPrediction,
@@ -22,7 +24,6 @@ from sam_jax.postprocess import (
     mask_matrices,
     upscale_logits,
 )
-from sam_jax.preprocess import resized_hw
 
 # (image size, side of the model's input)
 SIZES = [
@@ -55,7 +56,7 @@ def random_logits(side, shape=(1, 2)):
 @pytest.mark.parametrize("size_hw, image_size", SIZES)
 def test_one_matrix_an_axis_equals_the_originals_two_steps(size_hw, image_size):
     logits = random_logits(image_size // 4)
-    rows, columns = mask_matrices(size_hw, image_size, image_size // 4)
+    rows, columns = mask_matrices(size_hw, TEST.frame.with_side(image_size), image_size // 4)
     ours = upscale_logits(logits, rows, columns)
     # float32 weights of at most four taps, accumulated in another order, plus PyTorch's float32
     # sampling positions, which are off by 1e-7 of an axis of up to 2,000 pixels.
@@ -64,7 +65,7 @@ def test_one_matrix_an_axis_equals_the_originals_two_steps(size_hw, image_size):
 
 
 def test_the_same_function_serves_jax_arrays():
-    rows, columns = mask_matrices((40, 70), 128, 32)
+    rows, columns = mask_matrices((40, 70), TEST.frame, 32)
     logits = random_logits(32)
     ours = upscale_logits(jnp.asarray(logits), jnp.asarray(rows), jnp.asarray(columns))
     np.testing.assert_allclose(ours, upscale_logits(logits, rows, columns), atol=1e-5)
@@ -72,7 +73,7 @@ def test_the_same_function_serves_jax_arrays():
 
 def prediction(size_hw=(97, 61), threshold=0.0, shape=(3, 2)):
     scores = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
-    return MaskPrediction(scores, random_logits(32, shape), size_hw, 128, threshold)
+    return MaskPrediction(scores, random_logits(32, shape), size_hw, TEST.frame, threshold)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
@@ -118,7 +119,7 @@ def clicked(scores=None, size_hw=(61, 90)):
     coarse = torch.from_numpy(rng.normal(size=(2, 3, 8, 8)).astype(np.float32))
     logits = functional.interpolate(coarse, (32, 32), mode="bicubic").numpy()
     scores = np.array([[0.1, 0.9, 0.3], [0.8, 0.2, 0.4]]) if scores is None else scores
-    return MaskPrediction(scores.astype(np.float32), logits, size_hw, 128, 0.0, model="test")
+    return MaskPrediction(scores.astype(np.float32), logits, size_hw, TEST.frame, 0.0, model="test")
 
 
 BEST = [(0, 1), (1, 0)]
@@ -145,9 +146,9 @@ def test_cleaned_masks_are_what_everything_is_made_of(tmp_path):
 
 def test_the_usual_area_is_a_cell_of_the_embedding():
     # 1,024 pixels of the model are 64 cells of 16 by 16, and 256 pixels of logits.
-    assert default_clean_area((1024, 700), 256) == 16 * 16
-    assert default_clean_area((480, 640), 256) == 100
-    assert default_clean_area((480, 640), 256, stretches=True) == 75
+    assert default_clean_area((1024, 700), TEST.frame, 256) == 16 * 16
+    assert default_clean_area((480, 640), TEST.frame, 256) == 100
+    assert default_clean_area((480, 640), SAM2_CONFIGS["sam2_test"].frame, 256) == 75
 
 
 @pytest.mark.parametrize("clean", [-1, 2.5, float("nan"), "yes", [3]])

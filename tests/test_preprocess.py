@@ -14,13 +14,13 @@ from PIL import Image
 
 from sam_jax.configs import TEST, VIT_B
 from sam_jax.errors import InputError
+from sam_jax.models.input_frame import resized_hw
 from sam_jax.preprocess import (
     ImagePrompts,
     check_prompts,
     mask_to_logits,
     prepare_image,
     resize_image,
-    resized_hw,
     scale_prompts,
 )
 from sam_jax.types import LABEL_ABSENT
@@ -372,7 +372,9 @@ def test_scaling_equals_the_originals_formula_bit_for_bit(size_hw, seed, image_s
     corner = rng.uniform(0, 0.5, (2, 2)) * (width, height)
     boxes = np.concatenate([corner, corner + rng.uniform(0.01, 0.5, (2, 2)) * (width, height)], 1)
     scaled = scale_prompts(
-        check(points=points.copy(), boxes=boxes.copy(), size_hw=size_hw), size_hw, image_size
+        check(points=points.copy(), boxes=boxes.copy(), size_hw=size_hw),
+        size_hw,
+        TEST.frame.with_side(image_size),
     )
     longest = max(height, width)
     new_height = max(1, math.floor(height * (image_size * 1.0 / longest) + 0.5))
@@ -395,12 +397,12 @@ def test_scaling_leaves_labels_masks_and_the_given_prompts_alone():
     masks = np.random.default_rng(0).normal(size=(1, MASK_SIZE, MASK_SIZE))
     prompts = check(points=[[100, 200]], boxes=[1, 2, 30, 40], masks=masks)
     before = prompts.points.copy()
-    scaled = scale_prompts(prompts, SIZE_HW, 128)
+    scaled = scale_prompts(prompts, SIZE_HW, TEST.frame)
     np.testing.assert_allclose(scaled.points, [[[20, 40]]])
     np.testing.assert_array_equal(prompts.points, before)
     np.testing.assert_array_equal(scaled.labels, prompts.labels)
     np.testing.assert_array_equal(scaled.masks, prompts.masks)
-    only_masks = scale_prompts(check(masks=masks), SIZE_HW, 128)
+    only_masks = scale_prompts(check(masks=masks), SIZE_HW, TEST.frame)
     assert only_masks.points is None and only_masks.boxes is None and only_masks.num_prompts == 1
     assert ImagePrompts().num_prompts == 0
 

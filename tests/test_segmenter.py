@@ -12,6 +12,7 @@ import pytest
 from sam_jax import CheckpointError, InputError, Segmenter
 from sam_jax.configs import TEST
 from sam_jax.embeddings import ImageEmbedding
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.ops.mask_regions import clean_mask
 
@@ -119,7 +120,7 @@ def test_padding_equals_the_models_own_answer(segmenter, params, embeddings):
     frame = (xy * [128 / 100, 77 / 60]).astype(np.float32)
     prompts = Prompts(points=jnp.asarray(frame)[None, None], labels=jnp.array([[[1, 0]]]))
     logits, scores = Sam(TEST).apply(
-        params, embeddings[0].features[None], prompts, True, method="decode"
+        params, ImageFeatures(embeddings[0].features[None]), prompts, True, method="decode"
     )
     ours = segmenter.predict(embeddings[0], points=xy, labels=[1, 0])
     np.testing.assert_allclose(ours.logits, logits[0], atol=ATOL)
@@ -140,13 +141,13 @@ def test_a_single_prompt_may_leave_out_the_prompt_axis(segmenter, embeddings):
 
 def test_predict_logits_stays_on_the_device_and_equals_predict(segmenter, embeddings):
     given = {"points": [[[5, 6]], [[9, 9]], [[1, 30]]], "labels": [[1], [1], [0]]}
-    scores, logits = segmenter.predict_logits(embeddings[0], **given)
+    logits, scores = segmenter.predict_logits(embeddings[0], **given)
     assert isinstance(scores, jax.Array) and isinstance(logits, jax.Array)
     result = segmenter.predict(embeddings[0], **given)
     np.testing.assert_array_equal(scores, result.scores)
     np.testing.assert_array_equal(logits, result.logits)
     pairs = segmenter.predict_logits(embeddings[:2], points=[[[5, 6]], [[9, 9]]])
-    assert [s.shape for s, _ in pairs] == [(1, 3), (1, 3)]
+    assert [s.shape for _, s in pairs] == [(1, 3), (1, 3)]
 
 
 def test_cleaning_changes_masks_alone_and_is_off_unless_asked_for(segmenter, embeddings):
@@ -349,7 +350,7 @@ def test_no_prompts_give_no_masks(segmenter, embeddings, images, prompts):
     found = segmenter.predict(embeddings[0], **prompts, multimask=False)
     assert found.scores.shape == (0, 1) and found.logits.shape == (0, 1, 32, 32)
     assert found.masks.shape == (0, 1, *images[0].shape[:2]) and list(found.best()) == []
-    scores, logits = segmenter.predict_logits(embeddings[0], **prompts)
+    logits, scores = segmenter.predict_logits(embeddings[0], **prompts)
     assert isinstance(logits, jax.Array)
     assert scores.shape == (0, 3) and logits.shape == (0, 3, 32, 32)
 

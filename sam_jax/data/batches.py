@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sam_jax.image_inputs import normalized
 from sam_jax.models.config import ModelConfig
+from sam_jax.models.features import ImageFeatures
 from sam_jax.one_line import one_line
 
 # Readers make batches on the host; training places them on devices.
@@ -47,7 +48,7 @@ class EmbeddedBatch:
       weights: likewise.
     """
 
-    features: Float[_HostOrDevice, "B h w C"]
+    features: ImageFeatures
     sizes_hw: Int[_HostOrDevice, "B 2"]
     masks: UInt8[_HostOrDevice, "B P S S_eighth"]
     weights: Float[_HostOrDevice, "B P"]

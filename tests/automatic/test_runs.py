@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from sam_jax.automatic.runs import runs_of_changes, runs_of_mask
+from sam_jax.configs import TEST
 
 sizes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
@@ -73,9 +74,9 @@ def test_the_device_tells_changes_by_that_definition(size_hw):
 
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((5, 16, 16)).astype(np.float32)
-    frame = crop_frame(size_hw, 64, 16)
+    frame = crop_frame(size_hw, TEST.frame.with_side(64), 16)
     [(_, measured)] = measure(jnp.asarray(logits), np.array([3, 0]), frame, 0.0, 0.5)
-    rows, columns = mask_matrices(size_hw, 64, 16)
+    rows, columns = mask_matrices(size_hw, TEST.frame.with_side(64), 16)
     for place, which in enumerate([3, 0]):
         full = rows @ logits[which] @ columns.T
         changes = np.asarray(measured.changes[place])
@@ -97,11 +98,11 @@ def test_an_image_in_blocks_of_columns_is_measured_the_same(monkeypatch):
     rng = np.random.default_rng(1)
     logits = jnp.asarray(rng.standard_normal((2, 16, 16)).astype(np.float32))
     size_hw = (90, 70)
-    frame = scoring.crop_frame(size_hw, 64, 16)
+    frame = scoring.crop_frame(size_hw, TEST.frame.with_side(64), 16)
     [(_, whole)] = scoring.measure(logits, np.array([1]), frame, 0.0, 1.0)
     monkeypatch.setattr(scoring, "BLOCK_PIXELS", 96 * 20)
     scoring.crop_frame.cache_clear()
-    frame = scoring.crop_frame(size_hw, 64, 16)
+    frame = scoring.crop_frame(size_hw, TEST.frame.with_side(64), 16)
     assert frame.columns.shape[0] > 3
     [(_, blocks)] = scoring.measure(logits, np.array([1]), frame, 0.0, 1.0)
     scoring.crop_frame.cache_clear()
@@ -117,7 +118,7 @@ def test_an_image_in_blocks_of_columns_is_measured_the_same(monkeypatch):
 def test_an_empty_mask_has_an_empty_box_and_no_runs():
     from sam_jax.automatic.scoring import crop_frame, measure
 
-    frame = crop_frame((20, 30), 64, 16)
+    frame = crop_frame((20, 30), TEST.frame.with_side(64), 16)
     [(_, measured)] = measure(jnp.full((1, 16, 16), -9.0), np.array([0]), frame, 0.0, 1.0)
     assert measured.boxes[0].tolist() == [0, 0, 0, 0]
     assert int(measured.low[0]) == 0

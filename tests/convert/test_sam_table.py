@@ -82,7 +82,7 @@ def test_an_encoder_that_the_original_lacks_has_no_table():
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="tiny has an image encoder of our own"):
         build_original(TINY)
-    plain = {name for name, config in CONFIGS.items() if not config.detail_channels}
+    plain = {name for name, config in CONFIGS.items() if not config.has_finer_features}
     assert plain == CONFIGS.keys() - {"tiny"}
 
 

@@ -22,7 +22,8 @@ from sam_jax.data.transforms import (
 )
 from sam_jax.errors import InputError
 from sam_jax.formats.rle import encode_rle, mask_to_counts
-from sam_jax.preprocess import resize_image, resized_hw
+from sam_jax.models.input_frame import resized_hw
+from sam_jax.preprocess import resize_image
 
 RED, GREY = np.array([250, 10, 10]), 128
 

@@ -3,6 +3,7 @@
 import numpy as np
 from small_vit import SMALL_VIT_CHECKPOINT
 
+from sam_jax.configs import TEST
 from sam_jax.evaluate import edges
 from sam_jax.evaluate.boundaries import boundary_pixels
 from sam_jax.evaluate.edge_scores import count_edges, edge_scores
@@ -68,7 +69,7 @@ def test_an_edge_map_is_the_strongest_of_all_masks_that_are_left(monkeypatch):
     kept = some[nms_reference(boxes, scores[some], 0.7)]
     assert 1 < len(kept) < len(some)
     low = found.logits.reshape(-1, *found.logits.shape[-2:])
-    logits = upscale_logits(low[kept], *mask_matrices((90, 140), found.image_size, low.shape[-1]))
+    logits = upscale_logits(low[kept], *mask_matrices((90, 140), found.frame, low.shape[-1]))
     all_edges = np.stack([mask_edge(each) for each in logits])
     strongest = all_edges[:, 0].argmax(axis=0)
     strength, across, down = np.take_along_axis(all_edges, strongest[None, None], axis=0)[0]
@@ -95,7 +96,9 @@ class RightPredictor:
         ]
         logits = np.stack([[answers[k]] * 3 for k in inside]).astype(np.float32)
         scores = np.tile(np.array([[0.9, 0.8, 0.7]], np.float32), (len(inside), 1))
-        return MaskPrediction(scores, logits, self.size_hw, self.image_size, 0.0)
+        return MaskPrediction(
+            scores, logits, self.size_hw, TEST.frame.with_side(self.image_size), 0.0
+        )
 
 
 def test_masks_that_are_right_give_the_objects_boundaries():

@@ -1,4 +1,4 @@
-"""The hybrid encoder, and what of its embedding the mask decoder's upscaling alone sees."""
+"""The hybrid encoder, and its finer features, which the mask decoder's upscaling alone sees."""
 
 from functools import partial
 
@@ -11,7 +11,8 @@ from small_hybrid import SMALL_HYBRID
 from test_segmenter import random_params
 
 from sam_jax.configs import TINY
-from sam_jax.models.sam.hybrid_encoder import ConvBlock, _in_blocks
+from sam_jax.models.features import ImageFeatures, in_blocks
+from sam_jax.models.sam.hybrid_encoder import ConvBlock
 from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.types import Prompts
 
@@ -68,8 +69,10 @@ def test_shapes_follow_the_image_at_one_eighth(size_hw):
     images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
     shapes = variable_shapes(TINY)
     features = jax.eval_shape(partial(Sam(TINY).apply, method="encode_image"), shapes, images)
-    assert features.shape == (2, height // 8, width // 8, TINY.embedding_channels)
-    assert TINY.embedding_channels == 96 + 4 * 24 + 16 * 12
+    assert features.embedding.shape == (2, height // 8, width // 8, 96)
+    quarter, half = features.finer
+    assert quarter.shape == (2, height // 4, width // 4, 24)
+    assert half.shape == (2, height // 2, width // 2, 12)
     logits, iou = jax.eval_shape(Sam(TINY).apply, shapes, images, prompts_of(2, 3))
     assert logits.shape == (2, 3, 3, height // 2, width // 2) and iou.shape == (2, 3, 3)
 
@@ -77,9 +80,9 @@ def test_shapes_follow_the_image_at_one_eighth(size_hw):
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 def test_every_size_gives_finite_values_of_which_none_is_constant(variables, size_hw):
     features = encode(variables, normal(1, *size_hw, 3))
-    assert np.isfinite(features).all() and (np.std(features, axis=(0, 1, 2)) > 0).all() == (
-        size_hw != (8, 8)  # a single pixel
-    )
+    for one in jax.tree.leaves(features):
+        varies = (np.std(one, axis=(0, 1, 2)) > 0).all()
+        assert np.isfinite(one).all() and varies == (one.shape[1:3] != (1, 1))
 
 
 @pytest.mark.parametrize("size_hw", [(12, 16), (16, 20), (4, 8), (8, 1)])
@@ -91,17 +94,18 @@ def test_sizes_that_are_no_multiple_of_8_are_refused(size_hw):
         )
 
 
-def test_pixels_go_to_channels_in_the_order_of_the_upscalings_blocks():
+def test_pixels_go_to_the_order_of_the_upscalings_blocks():
     """Row and column in a block of the first upscaling, then of the second within it."""
     height, width = 3, 5
     place = 100 * np.arange(4 * height)[:, None] + np.arange(4 * width)
     finest = jnp.asarray(np.stack([place, -place], axis=-1)[None], jnp.float32)
-    found = np.asarray(_in_blocks(finest, 2)).reshape(height, width, 2, 2, 2, 2, 2)
+    found = np.asarray(in_blocks(finest, 2, jnp.float32))[0, 0]
     for h, w, i, j, k, m in np.ndindex(height, width, 2, 2, 2, 2):
         expected = 100 * (4 * h + 2 * i + k) + 4 * w + 2 * j + m
         assert found[h, w, i, j, k, m].tolist() == [expected, -expected]
-    coarser = np.asarray(_in_blocks(finest[:, : 2 * height, : 2 * width], 1))
-    coarser = coarser.reshape(height, width, 2, 2, 2)
+    assert found.shape == (height, width, 2, 2, 2, 2, 2)
+    coarser = in_blocks(finest[:, : 2 * height, : 2 * width], 1, jnp.float32)[0, 0]
+    assert coarser.shape == (height, width, 2, 2, 2)
     for h, w, i, j in np.ndindex(height, width, 2, 2):
         assert coarser[h, w, i, j, 0] == 100 * (2 * h + i) + 2 * w + j
 
@@ -135,8 +139,8 @@ def test_a_detail_changes_its_own_pixel_of_the_mask_alone(
     block = np.s_[:, side * row : side * row + side, side * column : side * column + side]
     other = one.at[block].add(normal(1, side, side, 3, seed=1))
     features, changed = encode(own, one), encode(own, other)
-    # All that the two have of their own is details.
-    changed = jnp.concatenate([features[..., :DIM], changed[..., DIM:]], axis=-1)
+    # All that the two have of their own is finer features.
+    changed = ImageFeatures(features.embedding, changed.finer)
     prompts = prompts_of(1, 2)
     (before, iou), (after, same_iou) = decode(own, features, prompts), decode(own, changed, prompts)
     np.testing.assert_array_equal(iou, same_iou)
@@ -176,18 +180,8 @@ def test_decoding_with_details_is_what_it_is_pixel_by_pixel(variables):
         np.asarray(normal(scale * height, scale * width, channels, seed=scale))
         for scale, channels in ((2, QUARTER), (4, HALF))
     )
-    details = np.zeros((height, width, SMALL_HYBRID.detail_channels), np.float32)
-    for h, w in np.ndindex(height, width):
-        fine = [at_quarter[2 * h + i, 2 * w + j] for i in (0, 1) for j in (0, 1)]
-        finest = [
-            at_half[4 * h + 2 * i + k, 4 * w + 2 * j + m]
-            for i in (0, 1)
-            for j in (0, 1)
-            for k in (0, 1)
-            for m in (0, 1)
-        ]
-        details[h, w] = np.concatenate([*fine, *finest])
-    features = jnp.concatenate([embedding, details[None]], axis=-1)
+    finer = (jnp.asarray(at_quarter)[None], jnp.asarray(at_half)[None])
+    features = ImageFeatures(embedding, finer)
     seen = {"capture_intermediates": True, "mutable": ["intermediates"]}
     decode_seen = quick_jit(partial(Sam(SMALL_HYBRID).apply, method="decode", **seen))
     (logits, _), state = decode_seen(variables, features, prompts_of(1, 2))
@@ -210,7 +204,8 @@ def test_a_batch_is_each_image_alone(variables):
     logits, iou = decode(variables, features, prompts)
     for i in range(3):
         alone = encode(variables, images[i : i + 1])
-        np.testing.assert_allclose(features[i : i + 1], alone, atol=ATOL)
+        own = jax.tree.map(lambda x, i=i: x[i : i + 1], features)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=ATOL), own, alone)
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], prompts)
         found = decode(variables, alone, one)
         np.testing.assert_allclose(logits[i : i + 1], found[0], atol=10 * ATOL)
@@ -236,7 +231,7 @@ def test_rematerialisation_changes_neither_values_nor_gradients(variables):
     def scalar(params, remat):
         own = {**variables, "params": params}
         features = Sam(SMALL_HYBRID, remat=remat).apply(own, images, method="encode_image")
-        return jnp.sum(jnp.sin(features))
+        return sum(jnp.sum(jnp.sin(one)) for one in jax.tree.leaves(features))
 
     gradient = jax.grad(scalar)
     jaxprs = [
@@ -270,7 +265,8 @@ def test_the_implementation_of_attention_changes_no_embedding(variables, attenti
     images = normal(1, 40, 56, 3)
     model = Sam(SMALL_HYBRID, attention=attention)
     found = quick_jit(partial(model.apply, method="encode_image"))(variables, images)
-    np.testing.assert_allclose(found, encode(variables, images), atol=ATOL)
+    expected = encode(variables, images)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=ATOL), found, expected)
 
 
 def test_blocks_that_drop_path_leaves_out_are_left_out_for_that_image_alone(variables):
@@ -278,14 +274,14 @@ def test_blocks_that_drop_path_leaves_out_are_left_out_for_that_image_alone(vari
     model = Sam(SMALL_HYBRID, drop_path=0.5)
     draws = jnp.array([[[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [0.0, 0.0]]])
     encode_drawn = quick_jit(partial(model.apply, method="encode_image"))
-    kept, dropped = encode_drawn(variables, images, draws)
+    kept, dropped = encode_drawn(variables, images, draws).embedding
     # The first block is never left out; the last here is, and what it would have added is missing.
     last = {
         f"blocks_1/{layer}/{name}": jnp.zeros_like
         for layer in ("attn/proj", "mlp/lin2")
         for name in ("kernel", "bias")
     }
-    without = encode(with_values(variables, **last), images[:1])[0]
+    without = encode(with_values(variables, **last), images[:1]).embedding[0]
     np.testing.assert_allclose(dropped, without, atol=ATOL)
     assert np.abs(kept - dropped).max() > 1e-2
 

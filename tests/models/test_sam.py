@@ -9,6 +9,7 @@ import pytest
 
 from sam_jax.configs import TEST, VIT_B, VIT_H, VIT_L
 from sam_jax.inference.decoding import decode_prompts
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.ops import attention_tpu
 from sam_jax.types import Prompts
@@ -54,7 +55,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def features():
-    return normal(2, *GRID_HW, TEST.embed_dim, seed=4)
+    return ImageFeatures(normal(2, *GRID_HW, TEST.embed_dim, seed=4))
 
 
 def plain_decode(variables, features, prompts, multimask=True):

@@ -10,6 +10,7 @@ from prompt_cases import case
 from quick_compile import quick_jit
 
 from sam_jax.configs import TEST, VIT_B
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam.sam import Sam
 
 # What together reaches every parameter: with and without box, with and without mask, both outputs.
@@ -109,7 +110,8 @@ def test_gradients_of_vit_bs_decoder_equal_pytorchs():
 
     def total(params, features):
         own = {**variables, "params": params}
-        return sum(our_scalar(VIT_B, own, features, one, multi) for one, multi in prompts)
+        seen = ImageFeatures(features)
+        return sum(our_scalar(VIT_B, own, seen, one, multi) for one, multi in prompts)
 
     ours, ours_features = quick_jit(jax.grad(total, argnums=(0, 1)))(heads, jnp.asarray(features))
     expected = original.gradients(model, VIT_B)

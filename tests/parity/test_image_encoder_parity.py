@@ -61,7 +61,7 @@ def our_stages(config, variables, x):
             found |= {f"neck/{k}": v["__call__"][0] for k, v in part.items() if k != "__call__"}
         elif name != "__call__":
             found[name] = part["__call__"][0]
-    return found, out
+    return found, out.embedding
 
 
 @pytest.mark.parametrize("grid_hw", GRIDS)

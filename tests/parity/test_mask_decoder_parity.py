@@ -13,6 +13,7 @@ from prompt_cases import MIXES, case
 from quick_compile import quick_jit
 
 from sam_jax.configs import TEST
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam.sam import Sam
 from sam_jax.models.two_way_transformer import TwoWayTransformer
 from sam_jax.types import Prompts
@@ -41,7 +42,7 @@ def original_decode(model, embedding, prompts, multimask):
 def our_decode(config, variables, embeddings, prompts, multimask=True):
     """All images at once; compiled whole, which takes less time than one operation at a time."""
     decode = partial(Sam(config).apply, multimask=multimask, method="decode")
-    return quick_jit(decode)(variables, jnp.asarray(embeddings), prompts)
+    return quick_jit(decode)(variables, ImageFeatures(jnp.asarray(embeddings)), prompts)
 
 
 def assert_same_masks(ours, expected):

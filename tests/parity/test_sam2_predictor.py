@@ -161,7 +161,7 @@ def test_what_is_given_back_is_limited_and_masks_are_not(both):
     assert original_sam2.relative_error(ours.logits[0], low) < 2e-3  # 60 times the deviation, cut
     assert (ours.masks[0] == (logits > 0)).mean() >= 0.9999
     on_device = loud.predict_logits(loud.encode(image), **point)
-    np.testing.assert_array_equal(on_device[1], ours.logits)
+    np.testing.assert_array_equal(on_device[0], ours.logits)
 
 
 @pytest.mark.parametrize("use_m2m", [False, True])

@@ -59,5 +59,5 @@ def test_new_and_kept_embeddings_make_batches_of_the_shapes_that_were_told(tmp_p
             shapes,
         )
     # Kept in float32, which holds every number of bfloat16.
-    np.testing.assert_array_equal(one_kept.features[0], both_new.features[1])
+    np.testing.assert_array_equal(one_kept.features.embedding[0], both_new.features.embedding[1])
     assert told == [f"encoding each image once; embeddings are kept in {tmp_path / 'kept'}"]

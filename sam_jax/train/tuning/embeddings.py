@@ -16,6 +16,7 @@ from sam_jax.configs import config_to_json
 from sam_jax.data.batches import EmbeddedBatch, TrainingBatch, normalized_images
 from sam_jax.embeddings import ImageEmbedding
 from sam_jax.errors import InputError
+from sam_jax.models.features import ImageFeatures
 from sam_jax.models.sam.sam import Sam
 from sam_jax.train.loop.loop import Batches
 from sam_jax.types import Params
@@ -59,14 +60,13 @@ class EmbeddedBatches:
         batch = next(self._batches)
         # Of one type, whether they were kept or are new: another one is another program.
         features = [self._of_image(batch, i) for i in range(len(batch.images))]
-        return EmbeddedBatch(
-            np.stack(features).astype(np.float32), batch.sizes_hw, batch.masks, batch.weights
-        )
+        stacked = jax.tree.map(lambda *one: np.stack(one).astype(np.float32), *features)
+        return EmbeddedBatch(stacked, batch.sizes_hw, batch.masks, batch.weights)
 
     def shapes(self, batch: Any) -> Any:
         """An `EmbeddedBatch` of shapes, from the shapes of the batch that it is made from."""
         found = jax.eval_shape(self._encode_batch, self._variables(), batch)
-        features: Any = jax.ShapeDtypeStruct(found.shape, jnp.float32)
+        features: Any = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), found)
         return EmbeddedBatch(features, batch.sizes_hw, batch.masks, batch.weights)
 
     def get_state(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class EmbeddedBatches:
             total.update(f"\n{name} ".encode() + np.asarray(values, "<f4").tobytes())
         return total.hexdigest()
 
-    def _of_image(self, batch: TrainingBatch, i: int) -> np.ndarray:
+    def _of_image(self, batch: TrainingBatch, i: int) -> ImageFeatures:
         image, size_hw = np.asarray(batch.images[i]), np.asarray(batch.sizes_hw[i])
         content = hashlib.sha256(f"{self._fingerprint} {size_hw.tolist()}\n".encode())
         content.update(np.ascontiguousarray(image).data)
@@ -103,7 +103,7 @@ class EmbeddedBatches:
         try:
             kept = ImageEmbedding.load(path)
             if kept.fingerprint == self._fingerprint:
-                return np.asarray(kept.features)
+                return jax.device_get(ImageFeatures(kept.features, kept.finer))
         except InputError:
             pass  # not there, or damaged: it is made again
         if self._echo is not None:
@@ -112,24 +112,28 @@ class EmbeddedBatches:
         features = self._encode(batch, i)
         height, width = size_hw.tolist()
         try:
-            ImageEmbedding(features, (height, width), self._fingerprint).save(path)
+            kept = ImageEmbedding(
+                features.embedding, (height, width), self._fingerprint, features.finer
+            )
+            kept.save(path)
         except OSError as error:
             raise InputError(
                 f"tune.cached_embeddings: cannot write to {self._folder}: "
                 f"{error.strerror or error}; make room there, or name another folder"
             ) from error
-        return np.asarray(features)
+        return jax.device_get(features)
 
-    def _encode_batch(self, variables: Params, batch: TrainingBatch) -> jax.Array:
+    def _encode_batch(self, variables: Params, batch: TrainingBatch) -> ImageFeatures:
         config = self._model.config
         images = normalized_images(batch, config)
         features: Any = self._model.apply(variables, images, method="encode_image")
         return features
 
-    def _encode(self, batch: TrainingBatch, i: int) -> jax.Array:
+    def _encode(self, batch: TrainingBatch, i: int) -> ImageFeatures:
         one = jax.tree.map(lambda x: np.asarray(x[i : i + 1]), batch)
         encoder = self._variables()["params"]["image_encoder"]
-        return self._compiled({"params": {"image_encoder": encoder}}, one)[0]
+        found = self._compiled({"params": {"image_encoder": encoder}}, one)
+        return jax.tree.map(lambda x: x[0], found)
 
     @cached_property
     def _compiled(self) -> Any:
