@@ -4,7 +4,9 @@ The public names are loaded when first used, so that importing the package, or a
 line for help, does not wait for JAX.
 """
 
-from typing import TYPE_CHECKING
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from sam_jax.errors import CheckpointError, InputError
 from sam_jax.lazy_names import lazy_names
@@ -13,13 +15,19 @@ from sam_jax.version import __version__
 if TYPE_CHECKING:
     from sam_jax.automatic.options import PRESETS, GenerateOptions
     from sam_jax.automatic.records import GeneratedMasks
-    from sam_jax.checkpoints.native import load_checkpoint, load_params, save_checkpoint
-    from sam_jax.configs import CONFIGS, TEST, TINY, VIT_B, VIT_H, VIT_L, SamConfig
-    from sam_jax.embeddings import ImageEmbedding
+    from sam_jax.checkpoints.native import (
+        load_checkpoint,
+        load_model,
+        load_params,
+        save_checkpoint,
+    )
+    from sam_jax.configs import CONFIGS, TINY, VIT_B, VIT_H, VIT_L, SamConfig
+    from sam_jax.embeddings import EmbeddingBatch, ImageEmbedding, stack_embeddings
     from sam_jax.formats.mask_pictures import read_mask
     from sam_jax.image_inputs import prepare_image, prepare_images
     from sam_jax.images import read_image
     from sam_jax.inference.program_cache import cache_compiled_programs
+    from sam_jax.models.features import ImageFeatures
     from sam_jax.models.sam.sam import Sam
     from sam_jax.models.sam2.config import SAM2_CONFIGS, Sam2Config
     from sam_jax.models.sam2.sam2 import Sam2
@@ -35,13 +43,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "sam_jax.automatic.options": ("PRESETS", "GenerateOptions"),
     "sam_jax.automatic.records": ("GeneratedMasks",),
-    "sam_jax.checkpoints.native": ("load_checkpoint", "load_params", "save_checkpoint"),
+    "sam_jax.checkpoints.native": (
+        "load_checkpoint",
+        "load_model",
+        "load_params",
+        "save_checkpoint",
+    ),
     "sam_jax.inference.program_cache": ("cache_compiled_programs",),
-    "sam_jax.configs": ("CONFIGS", "TEST", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
-    "sam_jax.embeddings": ("ImageEmbedding",),
+    "sam_jax.configs": ("CONFIGS", "TINY", "VIT_B", "VIT_H", "VIT_L", "SamConfig"),
+    "sam_jax.embeddings": ("EmbeddingBatch", "ImageEmbedding", "stack_embeddings"),
     "sam_jax.formats.mask_pictures": ("read_mask",),
     "sam_jax.image_inputs": ("prepare_image", "prepare_images"),
     "sam_jax.images": ("read_image",),
+    "sam_jax.models.features": ("ImageFeatures",),
     "sam_jax.models.sam.sam": ("Sam",),
     "sam_jax.models.sam2.sam2": ("Sam2",),
     "sam_jax.postprocess": ("MaskPrediction",),
@@ -58,15 +72,16 @@ __all__ = [
     "CONFIGS",
     "PRESETS",
     "SAM2_CONFIGS",
-    "TEST",
     "TINY",
     "VIT_B",
     "VIT_H",
     "VIT_L",
     "CheckpointError",
+    "EmbeddingBatch",
     "GenerateOptions",
     "GeneratedMasks",
     "ImageEmbedding",
+    "ImageFeatures",
     "InputError",
     "MaskPrediction",
     "Prompts",
@@ -80,6 +95,7 @@ __all__ = [
     "__version__",
     "cache_compiled_programs",
     "load_checkpoint",
+    "load_model",
     "load_params",
     "make_mesh",
     "mask_to_logits",
@@ -89,10 +105,23 @@ __all__ = [
     "read_image",
     "read_mask",
     "save_checkpoint",
+    "stack_embeddings",
 ]
 
 
-__getattr__ = lazy_names(__name__, _HOMES)
+_public = lazy_names(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module that holds a public name."""
+    if name == "TEST":
+        warnings.warn(
+            "sam_jax.TEST goes in the next release; it is sam_jax.configs.TEST",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return importlib.import_module("sam_jax.configs").TEST
+    return _public(name)
 
 
 def __dir__() -> list[str]:

@@ -3,17 +3,19 @@
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 from sam_jax.forks import refuse_forked
+from sam_jax.models.features import ImageFeatures
 from sam_jax.one_line import one_line
 
 FORMAT_VERSION = 2
@@ -84,6 +86,56 @@ class ImageEmbedding:
           InputError: the file is missing, damaged, or no embedding.
         """
         return load_with_about(path)[0]
+
+
+@struct.dataclass
+class EmbeddingBatch:
+    """Embeddings of one model, of images of any sizes: a pytree whose leaves share the first axis.
+
+    It can be mapped over (`jax.vmap`, `jax.lax.map`), and so can `features` under
+    `model.apply(params, features, prompts, method="decode")`.
+
+    Attributes:
+      features: as the model takes them, of B images.
+      sizes_hw: int32 [B, 2], height and width of each image.
+      fingerprint: of the model that made them.
+      model: its name, for people.
+    """
+
+    features: ImageFeatures
+    sizes_hw: jax.Array
+    fingerprint: str = struct.field(pytree_node=False)
+    model: str = struct.field(pytree_node=False, default="")
+
+    __repr__ = one_line
+
+    def unstack(self) -> list[ImageEmbedding]:
+        """The embeddings one by one, for `Segmenter`."""
+        sizes = jax.device_get(self.sizes_hw).tolist()
+        parts = (jax.tree.map(lambda x, i=i: x[i], self.features) for i in range(len(sizes)))
+        return [
+            ImageEmbedding(one.embedding, tuple(size), self.fingerprint, one.finer, self.model)
+            for one, size in zip(parts, sizes, strict=True)
+        ]
+
+
+def stack_embeddings(embeddings: Sequence[ImageEmbedding]) -> EmbeddingBatch:
+    """Embeddings as one batch.
+
+    Raises:
+      InputError: there are none, or they are of different models or of inputs of different sizes.
+    """
+    if not embeddings:
+        raise InputError("the list of embeddings is empty")
+    if len({one.fingerprint for one in embeddings}) > 1:
+        raise InputError("the embeddings are of different models; stack those of one model")
+    shapes = sorted({tuple(one.features.shape) for one in embeddings})
+    if len(shapes) > 1:
+        raise InputError(f"embeddings of shapes {shapes[0]} and {shapes[1]} do not stack")
+    features = [ImageFeatures(one.features, tuple(one.finer)) for one in embeddings]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *features)
+    sizes = jax.device_put(np.array([one.size_hw for one in embeddings], np.int32))
+    return EmbeddingBatch(stacked, sizes, embeddings[0].fingerprint, embeddings[0].model)
 
 
 def load_with_about(path: str | os.PathLike) -> tuple[ImageEmbedding, dict[str, str]]:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 # Nor the options: what they say of values of the wrong type is for users.
 UNCHECKED = {
     "sam_jax.types",
+    "sam_jax.embeddings",
     "sam_jax.models.features",
     "sam_jax.models.sam2.values",
     "sam_jax.data.batches",

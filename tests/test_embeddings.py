@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_jax.embeddings import ImageEmbedding, load_with_about
+from sam_jax.embeddings import ImageEmbedding, load_with_about, stack_embeddings
 from sam_jax.errors import InputError
 
 
@@ -85,3 +85,31 @@ def test_files_that_are_no_embedding_are_refused_in_one_line(embedding, tmp_path
 def test_a_directory_is_refused(tmp_path):
     with pytest.raises(InputError):
         ImageEmbedding.load(tmp_path)
+
+
+def test_embeddings_of_two_image_sizes_are_stacked_mapped_over_and_taken_apart():
+    rng = np.random.default_rng(0)
+    first, second = (
+        ImageEmbedding(
+            jnp.asarray(rng.normal(size=(4, 4, 8)), jnp.float32),
+            size_hw,
+            "abc",
+            (jnp.ones((8, 8, 2)), jnp.ones((16, 16, 1))),
+            "toy",
+        )
+        for size_hw in ((30, 41), (700, 5))
+    )
+    batch = stack_embeddings([first, second])
+    assert batch.sizes_hw.tolist() == [[30, 41], [700, 5]]
+    found = jax.jit(jax.vmap(lambda one: one.features.embedding.sum() + one.sizes_hw[0]))(batch)
+    expected = [one.features.sum() + one.size_hw[0] for one in (first, second)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for one, again in zip((first, second), batch.unstack(), strict=True):
+        assert (again.size_hw, again.fingerprint, again.model) == (one.size_hw, "abc", "toy")
+        jax.tree.map(np.testing.assert_array_equal, again, one)
+    with pytest.raises(InputError, match="list of embeddings is empty"):
+        stack_embeddings([])
+    with pytest.raises(InputError, match="different models"):
+        stack_embeddings([first, second.replace(fingerprint="other")])
+    with pytest.raises(InputError, match=r"\(2, 4, 8\) and \(4, 4, 8\) do not stack"):
+        stack_embeddings([first, second.replace(features=second.features[:2])])

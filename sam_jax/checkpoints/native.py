@@ -38,9 +38,9 @@ from sam_jax.checkpoints.weight_files import (
 from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.files import directory_checksums
-from sam_jax.models.families import ModelConfig, family_named, family_of
+from sam_jax.models.families import Model, ModelConfig, build_model, family_named, family_of
 from sam_jax.one_line import one_line
-from sam_jax.types import Params
+from sam_jax.types import Params, compute_dtype
 
 FORMAT_VERSION = 1
 
@@ -115,6 +115,23 @@ def load_params(path: str | os.PathLike) -> Params:
     Nested dicts of float32 NumPy arrays; see `load_checkpoint` for names and errors.
     """
     return load_checkpoint(path).params
+
+
+def load_model(path: str | os.PathLike, dtype: Any = jnp.float32) -> tuple[Model, Params]:
+    """The model of a checkpoint and its parameters, for `model.apply`.
+
+    Args:
+      path: a name or a directory, as for `load_checkpoint`.
+      dtype: compute type, float32 or bfloat16; a name ("bf16") or a type of NumPy's, JAX's or
+        PyTorch's.
+
+    Raises:
+      CheckpointError: as `load_checkpoint`.
+      InputError: the type is another.
+    """
+    dtype = compute_dtype(dtype)
+    checkpoint = load_checkpoint(path)
+    return build_model(checkpoint.config, dtype), checkpoint.params
 
 
 def save_checkpoint(

@@ -17,7 +17,7 @@ from convert.tables import HUGGING_FACE, OFFICIAL  # noqa: E402
 from convert.verify import verify  # noqa: E402
 from sam_jax.checkpoints.native import load_checkpoint  # noqa: E402
 from sam_jax.errors import CheckpointError  # noqa: E402
-from sam_jax.models.families import SAM2  # noqa: E402
+from sam_jax.models.families import family_of  # noqa: E402
 from sam_jax.models.sam2.config import (  # noqa: E402
     SAM2_1_BASE_PLUS,
     SAM2_1_TINY,
@@ -50,7 +50,7 @@ def native(official, tmp_path_factory):
 
 def shapes_of(config, naming):
     """Names and shapes as a file of this naming has them."""
-    flat = flatten_dict(SAM2.variable_shapes(config), sep="/")
+    flat = flatten_dict(family_of(config).variable_shapes(config), sep="/")
     found = {}
     for entry in sam2.entries(config):
         for aliases in entry.names[naming]:

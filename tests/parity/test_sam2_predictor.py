@@ -13,6 +13,7 @@ pytest.importorskip("sam2")
 from torch.nn import functional  # noqa: E402
 
 from sam_jax.configs import TEST  # noqa: E402
+from sam_jax.models.families import family_of  # noqa: E402
 from sam_jax.models.sam2.config import SAM2_TEST  # noqa: E402
 from sam_jax.segmenter import Segmenter  # noqa: E402
 from tests.parity import original_sam2, original_video  # noqa: E402
@@ -195,12 +196,10 @@ def test_generated_masks_are_the_originals(both, use_m2m):
 
 
 def test_the_defaults_are_sam_2s(both):
-    from sam_jax.automatic.options import family_defaults
-
     _, segmenter = both
     assert segmenter._generate_defaults == {"pred_iou_thresh": 0.8}
-    assert family_defaults(segmenter.config) == {"pred_iou_thresh": 0.8}
-    assert family_defaults(TEST) == {}
+    assert family_of(segmenter.config).generate_defaults == {"pred_iou_thresh": 0.8}
+    assert family_of(TEST).generate_defaults == {}
 
 
 def test_embeddings_are_saved_with_their_finer_features(both, tmp_path):
