@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from convert.decoder_rows import HYPERNETWORK_DEPTH, decoder_rows, prompt_rows, upscaling_rows
 from convert.tables import (
     CONVOLUTION,
     HUGGING_FACE,
@@ -12,7 +13,6 @@ from convert.tables import (
     NAMINGS,
     OFFICIAL,
     POINTWISE,
-    UPSCALING,
     Entry,
     Layout,
     Row,
@@ -30,9 +30,7 @@ from sam_jax.models.sam2.config import Sam2Config
 _ENCODER = ("params/image_encoder", "image_encoder", "vision_encoder")
 _TRUNK = ("params/image_encoder/trunk", "image_encoder.trunk", "vision_encoder.backbone")
 _BLOCK = under(_TRUNK, "blocks_{block}", "blocks.{block}", "blocks.{block}")
-_PROMPT = ("params/prompt_encoder", "sam_prompt_encoder", "prompt_encoder")
 _DECODER = ("params/mask_decoder", "sam_mask_decoder", "mask_decoder")
-_LAYER = under(_DECODER, "transformer/layers_{layer}", *2 * ("transformer.layers.{layer}",))
 _MEMORY_LAYER = (
     "params/memory_attention/layers_{memory_layer}",
     "memory_attention.layers.{memory_layer}",
@@ -78,83 +76,10 @@ _ENCODER_ROWS: tuple[Row, ...] = (
         POINTWISE,
     ),
 )
-_PROMPT_ROWS: tuple[Row, ...] = (
-    row(
-        "constants/prompt_encoder/positional_encoding_gaussian_matrix",
-        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-        (
-            "shared_image_embedding.positional_embedding",
-            "prompt_encoder.shared_embedding.positional_embedding",
-        ),
-    ),
-    row(
-        *under(
-            _PROMPT,
-            "point_embeddings",
-            "point_embeddings.{point}.weight",
-            "point_embed.{point}.weight",
-        ),
-        LEADING_ONE,
-        stack="point",
-    ),
-    row(*under(_PROMPT, "not_a_point_embed", *2 * ("not_a_point_embed.weight",)), LEADING_ONE),
-    row(*under(_PROMPT, "no_mask_embed", *2 * ("no_mask_embed.weight",)), LEADING_ONE),
-    *layer(
-        *under(_PROMPT, "mask_downscaling/conv1", "mask_downscaling.0", "mask_embed.conv1"),
-        CONVOLUTION,
-    ),
-    *norm(
-        *under(_PROMPT, "mask_downscaling/norm1", "mask_downscaling.1", "mask_embed.layer_norm1")
-    ),
-    *layer(
-        *under(_PROMPT, "mask_downscaling/conv2", "mask_downscaling.3", "mask_embed.conv2"),
-        CONVOLUTION,
-    ),
-    *norm(
-        *under(_PROMPT, "mask_downscaling/norm2", "mask_downscaling.4", "mask_embed.layer_norm2")
-    ),
-    *layer(
-        *under(_PROMPT, "mask_downscaling/conv3", "mask_downscaling.6", "mask_embed.conv3"),
-        CONVOLUTION,
-    ),
-)
 _DECODER_ROWS: tuple[Row, ...] = (
     row(*under(_DECODER, "obj_score_token", *2 * ("obj_score_token.weight",)), LEADING_ONE),
-    row(*under(_DECODER, "iou_token", *2 * ("iou_token.weight",)), LEADING_ONE),
-    row(*under(_DECODER, "mask_tokens", *2 * ("mask_tokens.weight",))),
-    *layer(*under(_LAYER, "{attention}/{projection}", *2 * ("{attention}.{projection}",))),
-    *norm(*under(_LAYER, "norm{norm}", "norm{norm}", "layer_norm{norm}")),
-    *layer(*under(_LAYER, "mlp/lin1", "mlp.layers.0", "mlp.proj_in")),
-    *layer(*under(_LAYER, "mlp/lin2", "mlp.layers.1", "mlp.proj_out")),
-    *layer(
-        *under(
-            _DECODER,
-            "transformer/final_attn_token_to_image/{projection}",
-            *2 * ("transformer.final_attn_token_to_image.{projection}",),
-        )
-    ),
-    *norm(
-        *under(
-            _DECODER,
-            "transformer/norm_final_attn",
-            "transformer.norm_final_attn",
-            "transformer.layer_norm_final_attn",
-        )
-    ),
-    *layer(*under(_DECODER, "upscale1", "output_upscaling.0", "upscale_conv1"), UPSCALING),
-    *norm(*under(_DECODER, "upscale_norm", "output_upscaling.1", "upscale_layer_norm")),
-    *layer(*under(_DECODER, "upscale2", "output_upscaling.3", "upscale_conv2"), UPSCALING),
-    *layer(
-        *under(
-            _DECODER,
-            "output_hypernetworks_mlps/layers_{three}",
-            *2 * ("output_hypernetworks_mlps.{mask}.{three}",),
-        ),
-        stack="mask",
-    ),
-    *layer(
-        *under(_DECODER, "iou_prediction_head/layers_{head}", *2 * ("iou_prediction_head.{head}",))
-    ),
+    *decoder_rows(_DECODER, ("mlp.layers.0", "mlp.layers.1"), ("mlp.proj_in", "mlp.proj_out")),
+    *upscaling_rows(_DECODER, "upscale1", "upscale_norm", "upscale2"),
     *layer(
         *under(
             _DECODER, "pred_obj_score_head/layers_{three}", *2 * ("pred_obj_score_head.{three}",)
@@ -260,6 +185,7 @@ def entries(config: Sam2Config) -> list[Entry]:
             {"native": "out_proj", OFFICIAL: "out_proj", HUGGING_FACE: "o_proj"},
         ],
         "three": mlp_layers(3),
+        "hyper": mlp_layers(HYPERNETWORK_DEPTH),
         "head": mlp_layers(config.iou_head_depth),
         # Convolution, norm and GELU in turn, numbered together by the original.
         "halving": _halvings(halvings, 0),
@@ -271,7 +197,7 @@ def entries(config: Sam2Config) -> list[Entry]:
         f"mask_downsampler.encoder.{3 * halvings}",
         "mask_downsampler.final_conv",
     )
-    rows = [*_ENCODER_ROWS, *_PROMPT_ROWS, *_DECODER_ROWS, *_MEMORY_ROWS]
+    rows = [*_ENCODER_ROWS, *prompt_rows("sam_prompt_encoder"), *_DECODER_ROWS, *_MEMORY_ROWS]
     rows += layer(*out_conv, POINTWISE)
     rows += [_OCCLUSION_ROW] if config.occlusion_embedding else []
     rows += _POINTER_TIME_ROWS if config.pointer_times else ()
