@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sam_jax.data.fingerprints import check_resumed, fingerprint
 from sam_jax.data.scenes.clips import ClipBatch
 from sam_jax.errors import InputError
 from sam_jax.formats.label_png import read_label_png
@@ -79,6 +81,9 @@ class ClipFolderBatches:
                 self._skipped += 1
         if not self.videos:
             raise InputError(f"{root} has no video with {frames} frames that have masks")
+        files = [path for video in self.videos for pair in video for path in pair]
+        names = [str(path.relative_to(root)) for path in files]
+        self._about = {"seed": seed, "fingerprint": fingerprint(root, names)}
 
     def __next__(self) -> ClipBatch:
         """The next one.
@@ -92,12 +97,17 @@ class ClipFolderBatches:
         images, masks, weights = (np.stack(parts) for parts in zip(*clips, strict=True))
         return ClipBatch(images, np.packbits(masks, axis=-1), weights)
 
-    def get_state(self) -> dict[str, int]:
-        """How many clips lie behind, as values of JSON."""
-        return {"seed": self.seed, "position": self.position}
+    def get_state(self) -> dict[str, Any]:
+        """How many clips lie behind, and of which videos, as values of JSON."""
+        return {**self._about, "position": self.position}
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from where `get_state` was called."""
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where `get_state` was called.
+
+        Raises:
+          InputError: the state is of other videos, or of another seed.
+        """
+        check_resumed(state, self._about)
         self.position = state["position"]
 
     def skipped(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sam_jax.data.batches import TrainingBatch
+from sam_jax.data.fingerprints import check_resumed
 from sam_jax.data.readers import ReaderProcesses
 from sam_jax.data.samples import Dataset, RecordError
 from sam_jax.data.transforms import FramedSample, FrameOptions, batch_of, framed
@@ -152,18 +153,7 @@ class TrainingBatches(Iterator[TrainingBatch]):
         Raises:
           InputError: it is of another dataset, seed or process.
         """
-        for name, value in self._part.items():
-            if state.get(name) != value:
-                raise InputError(
-                    f"the saved place in the data is of {name} {state.get(name)}, this is of "
-                    f"{value}; go on with what was begun, or begin anew"
-                )
-        # Places that were saved before there were fingerprints have none.
-        if state.get("fingerprint", self._fingerprint) != self._fingerprint:
-            raise InputError(
-                "the data are not those that were begun with: files were renamed or changed in "
-                "size; bring them back, or begin anew"
-            )
+        check_resumed(state, {**self._part, "fingerprint": self._fingerprint})
         self.close()
         self._position = state["position"]
         self._skipped = Counter(state["skipped"])

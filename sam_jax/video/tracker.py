@@ -3,11 +3,13 @@
 import operator
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from sam_jax.checkpoints import native as checkpoints
 from sam_jax.errors import CheckpointError, InputError
@@ -40,12 +42,14 @@ class EncodedFrame:
     Attributes:
       features: from the image encoder.
       size_hw: height and width of the frame itself.
-      config: of the model that encoded it; a model of another one refuses it.
+      config: of the model that encoded it.
+      fingerprint: of its parameters; a Tracker with others refuses it.
     """
 
     features: ImageFeatures
     size_hw: tuple[int, int]
     config: Sam2Config
+    fingerprint: str
 
     __repr__ = one_line
 
@@ -83,6 +87,7 @@ class Tracker:
         binarize_prompted: bool = True,
         fill_hole_area: int = 8,
         overlapping: bool = True,
+        fingerprint: str | None = None,
     ):
         """Puts the parameters on the device; compiles nothing yet.
 
@@ -105,6 +110,8 @@ class Tracker:
           binarize_prompted: memories of frames with prompts are of masks, not of probabilities.
           fill_hole_area: holes of so many low-resolution pixels are filled; 0 for none.
           overlapping: whether a pixel may belong to several objects.
+          fingerprint: of the parameters, where the caller knows it; computed otherwise, if frames
+            are encoded ahead.
 
         Raises:
           InputError: a value is out of its range.
@@ -126,6 +133,7 @@ class Tracker:
         self.config = config
         self.params = jax.device_put(params)
         self.overlapping = overlapping
+        self._known_fingerprint = fingerprint
         self._model = Sam2(config, dtype)
         self._memory_dtype = memory_dtype
         self._slots = (conditioning_frames, recent_frames)
@@ -153,7 +161,13 @@ class Tracker:
                 f"{name} is {checkpoint.config.name!r}, a model for images; video needs SAM 2, "
                 "such as sam2.1_tiny"
             )
-        return cls(cast(Sam2Config, checkpoint.config), checkpoint.params, **options)
+        known = {"fingerprint": checkpoint.fingerprint}
+        return cls(cast(Sam2Config, checkpoint.config), checkpoint.params, **{**known, **options})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the parameters; encoded frames carry it, and other parameters refuse them."""
+        return self._known_fingerprint or checkpoints.fingerprint(self.config, self.params)
 
     def start(self, frame_size: Any, *, num_frames: Any = None) -> TrackerState:
         """The state before the first frame.
@@ -194,9 +208,8 @@ class Tracker:
         """
         refuse_forked()
         image = read_image(frame)
-        prepared = prepare_frame(image, self.config)
-        features = programs.encode_frame(self._model, self.params, jax.device_put(prepared))
-        return EncodedFrame(features, (image.shape[0], image.shape[1]), self.config)
+        size_hw = (image.shape[0], image.shape[1])
+        return EncodedFrame(self._features(image), size_hw, self.config, self.fingerprint)
 
     def prompt(
         self,
@@ -248,11 +261,11 @@ class Tracker:
             raise InputError("give a mask, or points and a box, not both")
         else:
             drawn = jax.device_put(mask_input(mask, state.frame_size, self.config))
-        encoded = self._encoded(state, frame)
+        features = self._encoded(state, frame)
         state, slot = self._with_object(state, object_id)
         index, place = jax.device_put((np.int32(slot), np.int32(frame_index)))
         own = programs.object_bank(state.bank, index)
-        head = (self._model, self._rules, self.params, own, encoded.features, place)
+        head = (self._model, self._rules, self.params, own, features, place)
         if mask is not None:
             own, _ = programs.prompt_with_mask(*head, drawn)
         else:
@@ -290,7 +303,7 @@ class Tracker:
         if frame is None:
             state = replace(state, frame_index=frame_index)
             return state, self._nothing(state)
-        encoded = self._encoded(state, frame)
+        features = self._encoded(state, frame)
         if not state.objects:
             state = replace(state, frame_index=frame_index)
             return state, replace(self._nothing(state), dropped=False)
@@ -299,7 +312,7 @@ class Tracker:
             self._rules,
             self.params,
             state.bank,
-            encoded.features,
+            features,
             *jax.device_put((np.int32(frame_index), np.int32(-1 if backward else 1))),
             self._pointer_frames(state),
         )
@@ -328,13 +341,22 @@ class Tracker:
         frames = min(self.config.max_pointers, state.num_frames or self.config.max_pointers)
         return jax.device_put(np.int32(frames))
 
-    def _encoded(self, state: TrackerState, frame: Any) -> EncodedFrame:
+    def _features(self, image: UInt8[np.ndarray, "height width 3"]) -> ImageFeatures:
+        prepared = jax.device_put(prepare_frame(image, self.config))
+        return programs.encode_frame(self._model, self.params, prepared)
+
+    def _encoded(self, state: TrackerState, frame: Any) -> ImageFeatures:
         image = frame if isinstance(frame, EncodedFrame) else read_image(frame)
         if isinstance(image, EncodedFrame):
             if image.config != self.config:
                 raise InputError(
                     f"{image.config.name} encoded the frame, and this is {self.config.name}; "
                     "encode it with this Tracker"
+                )
+            if image.fingerprint != self.fingerprint:
+                raise InputError(
+                    f"the frame was encoded with other parameters ({image.fingerprint[:12]}, these "
+                    f"are {self.fingerprint[:12]}); encode it with this Tracker"
                 )
             size = image.size_hw
         else:
@@ -344,7 +366,7 @@ class Tracker:
                 f"the frame is {size[1]}x{size[0]}, but the video's frames are "
                 f"{state.frame_size[1]}x{state.frame_size[0]}; start anew for another size"
             )
-        return image if isinstance(image, EncodedFrame) else self.encode(image)
+        return image.features if isinstance(image, EncodedFrame) else self._features(image)
 
     def _with_object(self, state: TrackerState, object_id: Any) -> tuple[TrackerState, int]:
         """A slot for the object, which may be its own already; the bucket grows where it must."""

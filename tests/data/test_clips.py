@@ -1,5 +1,8 @@
 """Procedural clips, and clips of a folder: the same objects in every frame."""
 
+import json
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +115,27 @@ def test_a_folder_gives_windows_of_its_videos(tmp_path, below):
     second = next(batches)
     batches.set_state(state)
     jax.tree.map(np.testing.assert_array_equal, next(batches), second)
+
+
+def test_a_run_goes_on_with_the_same_videos_alone(tmp_path):
+    root = davis(tmp_path, below="")
+    state = ClipFolderBatches(root, 32, 3, 3, seed=0, batch_size=1).get_state()
+    ClipFolderBatches(root, 32, 3, 3, seed=0, batch_size=1).set_state(json.loads(json.dumps(state)))
+    with pytest.raises(InputError, match="is of seed 0, this is of 1"):
+        ClipFolderBatches(root, 32, 3, 3, seed=1, batch_size=1).set_state(state)
+    frame = next((root / "JPEGImages").rglob("*.jpg"))
+    frame.write_bytes(frame.read_bytes() + b"more")
+    with pytest.raises(InputError, match="files were renamed or changed in size"):
+        ClipFolderBatches(root, 32, 3, 3, seed=0, batch_size=1).set_state(state)
+
+
+def test_drawn_clips_go_on_as_they_were_drawn_alone():
+    options = ClipOptions(image_size=32, frames=2, objects=1)
+    state = json.loads(json.dumps(ClipBatches(options, 3, 1).get_state()))
+    ClipBatches(options, 3, 1).set_state(state)
+    ClipBatches(options, 3, 1).set_state({"seed": 3, "position": 4})  # of earlier releases
+    with pytest.raises(InputError, match="is of options"):
+        ClipBatches(replace(options, frames=3), 3, 1).set_state(state)
 
 
 def test_folders_that_are_none_are_refused(tmp_path):

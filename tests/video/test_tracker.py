@@ -238,3 +238,12 @@ def test_holes_are_filled_as_scipy_finds_them():
         expected = np.where(small[labels], np.float32(FILLED), logits)
         np.testing.assert_array_equal(fill_small_holes(jnp.asarray(logits), 8), expected)
         np.testing.assert_array_equal(fill_small_holes(jnp.asarray(logits), 0), logits)
+
+
+def test_a_frame_that_other_parameters_encoded_is_refused(tracker, variables, frames):
+    state = tracker.start(SIZE)
+    other = Tracker(SAM2_TEST, jax.tree.map(lambda x: x + 0.5, variables))
+    with pytest.raises(InputError, match=r"encoded with other parameters .*with this Tracker"):
+        tracker.prompt(state, other.encode(frames[0]), "a", points=[[10, 20]])
+    same = Tracker(SAM2_TEST, jax.tree.map(np.asarray, variables))
+    tracker.prompt(state, same.encode(frames[0]), "a", points=[[10, 20]])

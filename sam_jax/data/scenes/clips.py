@@ -3,8 +3,9 @@
 A clip is a function of a key. Masks are exactly the pixels in which an object is in front.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray, UInt8
 
 from sam_jax.data.batches import pack_masks
+from sam_jax.data.fingerprints import check_resumed
 from sam_jax.errors import InputError
 from sam_jax.one_line import one_line
 
@@ -165,6 +167,7 @@ class ClipBatches:
     ):
         """Draws nothing yet."""
         self.options, self.seed, self.batch_size = options, seed, batch_size
+        self._about = {"seed": seed, "options": asdict(options)}
         self.position = 0
         self._ahead = process_index * batch_size
         self._stride = process_count * batch_size
@@ -175,12 +178,17 @@ class ClipBatches:
         self.position += self._stride
         return clip_batch(jnp.uint32(self.seed), jnp.asarray(indices, jnp.int32), self.options)
 
-    def get_state(self) -> dict[str, int]:
-        """How many clips lie behind, as values of JSON."""
-        return {"seed": self.seed, "position": self.position}
+    def get_state(self) -> dict[str, Any]:
+        """How many clips lie behind, and what they are drawn by, as values of JSON."""
+        return {**self._about, "position": self.position}
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from where `get_state` was called."""
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from where `get_state` was called.
+
+        Raises:
+          InputError: the state is of another seed, or of clips drawn otherwise.
+        """
+        check_resumed(state, self._about)
         self.position = state["position"]
 
     def skipped(self) -> dict[str, int]:
