@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sam_jax.cli.bench_run import IN_PROCESS, BenchRun
+from sam_jax.bench.run import IN_PROCESS, BenchRun
 from sam_jax.cli.loading import dtype_option
 from sam_jax.cli.output_files import FILE
 from sam_jax.cli.progress import ProgressBar

@@ -8,23 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_jax.cli.distributed_options import Hosts, check_folder, distributed_options
-from sam_jax.cli.folder_index import (
-    EMBEDDINGS_INDEX,
-    FolderResult,
-    check_index,
-    is_index,
-    together,
-    write_index,
-)
-from sam_jax.cli.folder_run import (
-    ReadImage,
-    content_id,
-    raise_failures,
-    reading_ahead,
-    remove_leftovers,
-    show_failures,
-)
-from sam_jax.cli.hosts import inputs_of_all, own_share
 from sam_jax.cli.image_options import (
     ImageFile,
     check_page,
@@ -44,6 +27,23 @@ from sam_jax.cli.loading import (
 from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.hosts import inputs_of_all, own_share
+from sam_jax.folder_runs.index import (
+    EMBEDDINGS_INDEX,
+    FolderResult,
+    check_index,
+    is_index,
+    together,
+    write_index,
+)
+from sam_jax.folder_runs.reading import (
+    ReadImage,
+    content_id,
+    raise_failures,
+    reading_ahead,
+    remove_leftovers,
+    show_failures,
+)
 
 if TYPE_CHECKING:
     from sam_jax.embeddings import ImageEmbedding

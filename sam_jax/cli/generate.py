@@ -8,37 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_jax.cli.distributed_options import Hosts, check_folder, distributed_options
-from sam_jax.cli.folder_index import (
-    MASKS_INDEX,
-    FolderResult,
-    check_index,
-    together,
-    write_index,
-)
-from sam_jax.cli.folder_run import (
-    names_and_sizes,
-    raise_failures,
-    read_with_id,
-    reading_ahead,
-    remove_leftovers,
-    show_failures,
-)
-from sam_jax.cli.generated_exports import EXPORTS, check_exports, write_export
-from sam_jax.cli.generated_files import (
-    LABELS,
-    OVERLAY,
-    OVERLAY_WITH_IDS,
-    check_names,
-    earlier_result,
-)
 from sam_jax.cli.generation_options import (
     EXPORT_NAMES,
     checked_simplify,
     chosen_options,
     generation_options,
 )
-from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
-from sam_jax.cli.hosts import Share, inputs_of_all, own_share
 from sam_jax.cli.image_options import (
     ImageFile,
     check_page,
@@ -57,6 +32,31 @@ from sam_jax.cli.loading import (
 )
 from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.generated_exports import EXPORTS, check_exports, write_export
+from sam_jax.folder_runs.generated_files import (
+    LABELS,
+    OVERLAY,
+    OVERLAY_WITH_IDS,
+    check_names,
+    earlier_result,
+)
+from sam_jax.folder_runs.generation import EMBEDDINGS_USED, GenerationRun
+from sam_jax.folder_runs.hosts import Share, inputs_of_all, own_share
+from sam_jax.folder_runs.index import (
+    MASKS_INDEX,
+    FolderResult,
+    check_index,
+    together,
+    write_index,
+)
+from sam_jax.folder_runs.reading import (
+    names_and_sizes,
+    raise_failures,
+    read_with_id,
+    reading_ahead,
+    remove_leftovers,
+    show_failures,
+)
 
 if TYPE_CHECKING:
     from sam_jax.automatic.options import GenerateOptions

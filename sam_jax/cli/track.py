@@ -122,7 +122,7 @@ def track(
     path = _video_model(checkpoint)
     prompts = frame_prompts(ctx, objects, points, boxes, masks, mask_labels)
     check_output_folder(output)
-    from sam_jax.cli.track_run import TrackRun
+    from sam_jax.video.track_run import TrackRun
 
     run = TrackRun(video, prompts, output, form, overlay, max_frames)
     run.load(path, str(checkpoint), dtype, overlapping)

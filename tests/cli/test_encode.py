@@ -13,9 +13,9 @@ from PIL import Image
 
 from sam_jax import ImageEmbedding, Segmenter, embeddings
 from sam_jax.cli import encode as encode_module
-from sam_jax.cli.folder_index import EMBEDDINGS_INDEX
 from sam_jax.cli.main import main
 from sam_jax.embeddings import load_with_about
+from sam_jax.folder_runs.index import EMBEDDINGS_INDEX
 
 
 @pytest.fixture

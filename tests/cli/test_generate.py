@@ -28,8 +28,10 @@ from pycocotools.coco import COCO
 from sam_jax import Segmenter, images
 from sam_jax.automatic.options import PRESETS, GenerateOptions
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli import generated_exports, generation_options, generation_run
+from sam_jax.cli import generation_options
 from sam_jax.cli.main import main
+from sam_jax.folder_runs import generated_exports
+from sam_jax.folder_runs import generation as generation_run
 from sam_jax.formats.label_png import label_png, read_label_png
 from sam_jax.formats.sa1b import read_sa1b
 

@@ -18,10 +18,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sam_jax import ImageEmbedding, Segmenter
-from sam_jax.cli import folder_run
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli.folder_index import MASKS_INDEX
 from sam_jax.files import try_lock
+from sam_jax.folder_runs import reading as folder_run
+from sam_jax.folder_runs.index import MASKS_INDEX
 from sam_jax.formats import sa1b
 from sam_jax.formats.sa1b import read_sa1b
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam_jax.cli.folder_index import FolderResult
-from sam_jax.cli.folder_run import ReadImage, Reading, content_id
-from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
 from sam_jax.cli.image_options import ImageFile
 from sam_jax.cli.loading import load_embedding
 from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.generated_files import EarlierResult, settings_text, write_image
+from sam_jax.folder_runs.index import FolderResult
+from sam_jax.folder_runs.reading import ReadImage, Reading, content_id
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:

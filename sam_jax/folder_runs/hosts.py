@@ -20,7 +20,11 @@ from typing import Any, TypeVar
 import click
 
 from sam_jax.cli.distributed_options import Hosts
-from sam_jax.cli.folder_run import (
+from sam_jax.cli.image_options import ImageFile
+from sam_jax.errors import InputError
+from sam_jax.files import written_aside
+from sam_jax.folder_runs.meeting import leave, meet
+from sam_jax.folder_runs.reading import (
     done_file,
     keep_out_parts,
     lock_file,
@@ -28,10 +32,6 @@ from sam_jax.cli.folder_run import (
     own_folder,
     remove_leftovers,
 )
-from sam_jax.cli.image_options import ImageFile
-from sam_jax.cli.meeting import leave, meet
-from sam_jax.errors import InputError
-from sam_jax.files import written_aside
 
 Item = TypeVar("Item")
 

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_jax.cli.progress import ProgressBar
-from sam_jax.cli.track_output import (
+from sam_jax.cli.track_prompts import FramePrompt
+from sam_jax.errors import InputError
+from sam_jax.formats.mask_pictures import read_mask
+from sam_jax.formats.overlay import draw_overlay
+from sam_jax.stopping import stop_requests
+from sam_jax.version import __version__
+from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
+from sam_jax.video.inputs import mask_input, prompt_points
+from sam_jax.video.track_files import (
     MASKS,
     RESULTS,
     Overlay,
@@ -22,14 +30,6 @@ from sam_jax.cli.track_output import (
     write_masks,
     write_results,
 )
-from sam_jax.cli.track_prompts import FramePrompt
-from sam_jax.errors import InputError
-from sam_jax.formats.mask_pictures import read_mask
-from sam_jax.formats.overlay import draw_overlay
-from sam_jax.stopping import stop_requests
-from sam_jax.version import __version__
-from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
-from sam_jax.video.inputs import mask_input, prompt_points
 from sam_jax.video.tracked_masks import TrackedMasks
 from sam_jax.video.tracker import Tracker
 

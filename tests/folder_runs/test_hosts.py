@@ -19,17 +19,17 @@ import pytest
 from generated_folder import ARGS, names, snapshot
 from PIL import Image
 
-from sam_jax.cli import hosts as hosts_module
-from sam_jax.cli.folder_index import EMBEDDINGS_INDEX, MASKS_INDEX
-from sam_jax.cli.folder_run import done_file, lock_file, own_folder
-from sam_jax.cli.hosts import Share
 from sam_jax.errors import InputError
+from sam_jax.folder_runs import hosts as hosts_module
+from sam_jax.folder_runs.hosts import Share
+from sam_jax.folder_runs.index import EMBEDDINGS_INDEX, MASKS_INDEX
+from sam_jax.folder_runs.reading import done_file, lock_file, own_folder
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("out")
 # A process that is killed is missed sooner than where file systems are slow.
 START = """
-from sam_jax.cli import hosts
+from sam_jax.folder_runs import hosts
 from sam_jax.cli.main import main
 hosts._BEAT_SECONDS, hosts._SILENCE_SECONDS = 0.2, 4.0
 main()
