@@ -1,4 +1,4 @@
-"""What `sam-jax bench` runs: readings of our package and of its rivals, in turn."""
+"""What a comparison runs: readings of our package and of its rivals, in turn."""
 
 import tempfile
 import time
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.progress import Progress, silent
 
 if TYPE_CHECKING:
     from sam_jax.bench.packages import Package
@@ -19,7 +19,7 @@ IN_PROCESS = ("encoder", "prompts-64", "prompt-1", "generate")
 
 
 class BenchRun:
-    """One call of the command: its packages, and the readings of each task."""
+    """One comparison: its packages, and the readings of each task."""
 
     def __init__(
         self,
@@ -50,12 +50,19 @@ class BenchRun:
         counts = {"memory": packages, "first-mask": self.rounds * (packages + 1)}
         return sum(counts.get(task, (1 + self.rounds) * len(self._of_task(task))) for task in tasks)
 
-    def run(self, tasks: Sequence[str], bar: ProgressBar) -> list["Measured"]:
-        """Measures: first in processes of their own, while little else is in memory."""
-        steps = iter(range(1, self.count(tasks) + 1))
+    def run(self, tasks: Sequence[str], progress: Progress = silent) -> list["Measured"]:
+        """Measures: first in processes of their own, while little else is in memory.
+
+        Args:
+          tasks: what to measure.
+          progress: of the readings.
+        """
+        total = self.count(tasks)
+        steps = iter(range(1, total + 1))
+        progress("measuring", 0, total)
 
         def done() -> None:
-            bar.update(next(steps))
+            progress("measuring", next(steps), total)
 
         measured = []
         if "memory" in tasks:

@@ -11,7 +11,7 @@ import click
 from sam_jax.bench.run import IN_PROCESS, BenchRun
 from sam_jax.cli.loading import dtype_option
 from sam_jax.cli.output_files import FILE
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.cli.progress import Steps
 from sam_jax.configs import CONFIGS
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
@@ -94,8 +94,8 @@ def bench(
     for line in describe(found):
         click.echo(line)
     work = BenchRun(model, dtype, rounds, rivals, found["jax_device"]["platform"] != "cpu", photo)
-    with ProgressBar("measuring", "readings", work.count(chosen)) as bar:
-        measured = work.run(chosen, bar)
+    with Steps("readings") as steps:
+        measured = work.run(chosen, steps.update)
     title = f"{model}, {dtype}, {rounds} {'round' if rounds == 1 else 'rounds'}"
     _show(measured, title, work.devices)
     if json_file is not None:

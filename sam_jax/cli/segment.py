@@ -12,7 +12,6 @@ from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
     find_checkpoint,
-    load_embedding,
     load_segmenter,
     mention_default,
 )
@@ -21,6 +20,7 @@ from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.prompt_values import BOX, LABEL, POINT, read_mask_input
 from sam_jax.cli.segment_prompts import ObjectPrompt, object_prompts, predict_objects
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.saved_embeddings import load_embedding
 
 
 @click.command(cls=InOrder, short_help="Masks for points, boxes or a mask on an image.")

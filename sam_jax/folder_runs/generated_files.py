@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import part_name
 from sam_jax.folder_runs.generated_exports import remove_exports
+from sam_jax.folder_runs.image_list import ImageFile
 from sam_jax.folder_runs.index import MASKS_INDEX, is_index
 
 if TYPE_CHECKING:

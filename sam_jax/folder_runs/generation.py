@@ -1,216 +1,199 @@
-"""A run of automatic mask generation over images: which are finished, and doing the others."""
+"""Everything in every image of a folder: masks as files, and what is of all images together."""
 
-import errno
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sam_jax.cli.image_options import ImageFile
-from sam_jax.cli.loading import load_embedding
-from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
-from sam_jax.folder_runs.generated_files import EarlierResult, settings_text, write_image
-from sam_jax.folder_runs.index import FolderResult
-from sam_jax.folder_runs.reading import ReadImage, Reading, content_id
-from sam_jax.version import __version__
+from sam_jax.folder_runs.generated_exports import EXPORTS, check_exports, write_export
+from sam_jax.folder_runs.generated_files import EarlierResult, check_names, earlier_result
+from sam_jax.folder_runs.generation_run import GenerationRun
+from sam_jax.folder_runs.hosts import Share, inputs_of_all
+from sam_jax.folder_runs.image_list import ImageFile
+from sam_jax.folder_runs.index import MASKS_INDEX, FolderResult, check_index, joined, write_index
+from sam_jax.folder_runs.leftovers import remove_leftovers
+from sam_jax.folder_runs.reading import names_and_sizes, read_with_id, reading_ahead
+from sam_jax.progress import Progress, Tell, silent
 
 if TYPE_CHECKING:
     from sam_jax.automatic.options import GenerateOptions
     from sam_jax.segmenter import Segmenter
 
-EMBEDDINGS_USED = "embeddings used"
 
-
-@dataclass
-class GenerationRun:
-    """What is done to every image, and how it went so far.
+@dataclass(frozen=True)
+class Generation:
+    """What is made of each image of a run, and of all together.
 
     Attributes:
-      segmenter: the model.
-      checkpoint: what the JSON files say of it.
       options: which masks are generated.
-      output: the folder to write to.
-      endings: of the names of the pictures to draw, and what they show.
-      embeddings: the folder of saved embeddings, if there is one.
-      earlier: what there is of each image.
-      read_with: how images are read, where it is not the default.
-      failures: the images that could not be done, and why.
-      report: how many candidates there were, how many of them each filter dropped, and how many
-        embeddings were used.
-      index: what the index says of the images that were done.
+      dtype: the name of the type to compute in; files say it, and `resume` compares it.
+      checkpoint: what files call the model.
+      endings: of the names of the pictures to draw (`LABELS`, `OVERLAY`), and what they show.
+      exports: keys of `EXPORTS`: the masks of all images for other programs.
+      simplify: how far polygons may be from a mask's outline, in pixels.
+      embeddings: a folder with saved embeddings, which are used where an image has one.
+      read_with: options of `read_image`, where they are not the default.
+      resume: leave out images that are finished, and made of the same file in the same way.
+      index: whether the run ends with an index of all images.
     """
 
-    segmenter: "Segmenter"
-    checkpoint: Mapping[str, str]
     options: "GenerateOptions"
-    output: Path
-    endings: Mapping[str, str]
-    embeddings: Path | None
-    earlier: Mapping[ImageFile, EarlierResult]
+    dtype: str = "float32"
+    checkpoint: str = ""
+    endings: Mapping[str, str] = field(default_factory=dict)
+    exports: Sequence[str] = ()
+    simplify: float = 0.0
+    embeddings: Path | None = None
     read_with: Mapping[str, Any] = field(default_factory=dict)
-    failures: dict[ImageFile, InputError] = field(default_factory=dict)
-    report: Counter[str] = field(default_factory=Counter)
-    index: dict[ImageFile, dict[str, Any]] = field(default_factory=dict)
+    resume: bool = False
+    index: bool = True
 
-    def __post_init__(self) -> None:
-        # Grids of points cannot be typed.
-        self._options = {k: v for k, v in vars(self.options).items() if k != "point_grids"}
-        self._settings = settings_text(
-            self.checkpoint["fingerprint"], self.checkpoint["dtype"], self._options
-        )
+    @property
+    def files_of_all(self) -> list[str]:
+        """Names of the files and folders that are of all images together."""
+        return [EXPORTS[kind] for kind in self.exports] + ([MASKS_INDEX] if self.index else [])
 
-    def unfinished(self) -> list[ImageFile]:
-        """The images that are to be done; takes as long as reading the files of the others."""
-        left = []
-        with ProgressBar("checking", "images", len(self.earlier)) as progress:
-            for number, image in enumerate(self.earlier, 1):
-                left += [] if self._is_finished(image) else [image]
-                progress.update(number)
-        return left
-
-    def _is_finished(self, image: ImageFile) -> bool:
-        """Whether everything asked for is there, made of this file with this model and options."""
-        earlier = self.earlier[image]
-        return (
-            earlier.settings == self._settings
-            and earlier.has_pictures(self.pictures(image))
-            # Last, as it reads the file.
-            and earlier.made_from == self._made_from(content_id(image), self._embedding(image))
-        )
-
-    def do(self, images: Iterable[tuple[ImageFile, Reading]], count: int) -> None:
-        """Does images as they are read; those that cannot be done go to `failures`.
-
-        Args:
-          images: each with what was read of it, or with the reason why it cannot be read.
-          count: how many they are.
+    def task(self, checkpoint: Path, images: Sequence[ImageFile]) -> list[Any]:
+        """What must be the same for all processes of a run, for `own_share`.
 
         Raises:
-          InputError: files cannot be written.
+          CheckpointError: the checkpoint says nothing of itself that can be read.
         """
-        total = len(self.earlier)
-        finished = total - count
-        try:
-            with ProgressBar("generating", "images", count) as progress:
-                for number, (image, reading) in enumerate(images, 1):
-                    try:
-                        self._do_one(image, reading)
-                        finished += 1
-                    except InputError as error:
-                        self.failures[image] = error
-                    except OSError as error:
-                        if error.errno != errno.ENAMETOOLONG:
-                            raise
-                        self.failures[image] = InputError(
-                            f"{image}: the name is too long for its results; shorten it"
-                        )
-                    progress.update(number)
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {self.output}: {error.strerror or error}; {finished} of {total} "
-                "images are finished, so mend it and go on with --resume"
-            ) from error
-        except KeyboardInterrupt:
-            click.echo(
-                f"interrupted: {finished} of {total} images are finished, go on with --resume",
-                err=True,
-            )
-            raise
-
-    def result(self, tried: int) -> FolderResult:
-        """What became of all images, of which so many were tried."""
-        finished = (image for image in self.earlier if image not in self.failures)
-        return FolderResult(
-            tried,
-            {image.name: self._index_entry(image) for image in finished},
-            {image.name: str(error) for image, error in self.failures.items()},
-            dict(self.report),
-        )
-
-    def _index_entry(self, image: ImageFile) -> dict[str, Any]:
-        if image in self.index:
-            return self.index[image]
-        earlier = self.earlier[image]
-        return _index_entry(image, earlier.masks, earlier.made_from)
-
-    def pictures(self, image: ImageFile) -> dict[str, str]:
-        """Names of the pictures to draw of an image, and what each shows."""
-        return {image.stem + ending: shows for ending, shows in self.endings.items()}
-
-    def _do_one(self, image: ImageFile, reading: Reading) -> None:
-        if isinstance(reading, InputError):
-            raise reading
-        earlier, pictures = self.earlier[image], self.pictures(image)
-        # Asked for once: `sam-jax encode` may be at work there.
-        embedding = self._embedding(image)
-        made_from = self._made_from(reading.sha256, embedding)
-        known = self._known_masks(image, made_from)
-        records, report = known or self._generate(image, reading, embedding)
-        kept = {name: shows for name, shows in earlier.pictures.items() if shows and known}
-        entry = {
-            "version": __version__,
-            "checkpoint": self.checkpoint,
-            "options": self._options,
-            "made_from": made_from,
-            "report": report,
-            "files": dict(sorted({**kept, **pictures}.items())),
-        }
-        replaced = None if known else earlier
-        write_image(self.output, image, reading.pixels, records, entry, pictures, replaced)
-        self.index[image] = _index_entry(image, len(records), made_from)
-
-    def _made_from(self, image_sha256: str | None, embedding: Path | None) -> dict[str, Any]:
-        """What identifies the files that an image's masks are made from, and how it was read."""
-        # An embedding that cannot be read is not none.
-        embedding_sha256 = None if embedding is None else content_id(embedding) or "unreadable"
-        made_from = {"image_sha256": image_sha256, "embedding_sha256": embedding_sha256}
-        return {**made_from, **self.read_with}
-
-    def _embedding(self, image: ImageFile) -> Path | None:
-        path = self.embeddings and self.embeddings / f"{image.name}.npz"
-        return path if path is not None and path.exists() else None
-
-    def _known_masks(
-        self, image: ImageFile, made_from: Mapping[str, Any]
-    ) -> tuple[Sequence[dict[str, Any]], Any] | None:
-        """Masks and report of an image that lacks only pictures."""
-        earlier = self.earlier[image]
-        if earlier.settings != self._settings or earlier.made_from != made_from:
-            return None
-        from sam_jax.formats.sa1b import read_sa1b
-
-        try:
-            result = read_sa1b(self.output / f"{image.stem}.json")
-            report = result.extra["sam_jax"]["report"]
-        except (InputError, KeyError):
-            return None
-        # As they were generated: the file is then the same as if it were written now.
-        return [{k: v for k, v in each.items() if k != "id"} for each in result.records], report
-
-    def _generate(
-        self, image: ImageFile, reading: ReadImage, embedding: Path | None
-    ) -> tuple[Sequence[dict[str, Any]], dict[str, int]]:
-        pixels, sha256 = reading.pixels, reading.sha256
-        source: Any = pixels
-        if embedding:
-            source = load_embedding(embedding, pixels.shape[:2], sha256, self.read_with)
-        try:
-            masks = self.segmenter.generate_masks(source, **vars(self.options))
-        except InputError as error:
-            raise InputError(f"{embedding or image}: {error}") from error
-        self.report.update(masks.report)
-        self.report[EMBEDDINGS_USED] += embedding is not None
-        # What has no pixel has no place in any format, and must not count in ids and labels.
-        records = [record for record in masks.records("coco_rle") if record["area"]]
-        return records, masks.report
+        names = [f"{image.name}.npz" for image in images]
+        there = self.embeddings and names_and_sizes(self.embeddings / name for name in names)
+        return [
+            "generate",
+            self.dtype,
+            dict(self.endings),
+            self.files_of_all,
+            self.simplify,
+            {name: str(value) for name, value in vars(self.options).items()},
+            dict(self.read_with),
+            *inputs_of_all(checkpoint, images),
+            there,
+        ]
 
 
-def _index_entry(
-    image: ImageFile, masks: int, made_from: Mapping[str, Any]
-) -> dict[str, str | int | None]:
-    sha256 = made_from["image_sha256"]
-    return {"result": f"{image.stem}.json", "masks": masks, "image_sha256": sha256}
+@dataclass(frozen=True)
+class Generated:
+    """What a run has done.
+
+    Attributes:
+      result: what became of the images: of all in process 0, elsewhere of this process's own.
+      written: files and folders that are of all images together.
+    """
+
+    result: FolderResult
+    written: Sequence[Path] = ()
+
+
+def generate_images(
+    load: Callable[[], "Segmenter"],
+    images: Sequence[ImageFile],
+    share: Share,
+    generation: Generation,
+    *,
+    progress: Progress = silent,
+    tell: Tell = silent,
+    failed: Callable[[InputError], None] = silent,
+) -> Generated:
+    """Generates the masks of a process's share of the images; process 0 waits for the others.
+
+    Args:
+      load: gives the model; called once, when the folder and a single image have been looked at.
+      images: of all processes.
+      share: what this process does, and the folder to write to (`own_share`).
+      generation: what is made.
+      progress: of the images.
+      tell: gets lines for a person.
+      failed: gets the reason of each image that cannot be done, when it is known.
+
+    Raises:
+      InputError: two images would have one result, a file of the folder is no result of such a
+        run, files cannot be written, or another process has ended before its part was finished.
+    """
+    output, mine = share.folder, share.of(images)
+    check_names(images, output, generation.files_of_all)
+    check_exports(output, generation.exports)
+    if generation.index:
+        check_index(output / MASKS_INDEX)
+    earlier = {
+        image: earlier_result(output, image, generation.resume, generation.endings)
+        for image in mine
+    }
+    _remove_leftovers(output, mine, images, share.index == 0)
+    # A single image is read first: it takes less time than loading the model.
+    single = None
+    if len(images) == 1 and not generation.index:
+        single = read_with_id(images[0], generation.read_with)
+    run = _new_run(load(), output, generation, earlier)
+    run.progress, run.tell, run.failed = progress, tell, failed
+    left = run.unfinished() if generation.resume else mine
+    if single is not None:
+        run.do([(image, single) for image in left], len(left))
+    else:
+        with reading_ahead(left, generation.read_with) as readings:
+            run.do(readings, len(left))
+    result = run.result(len(left))
+    parts = share.hand_in(vars(result), tell)
+    if not parts:
+        return Generated(result)
+    result = joined(parts)
+    return Generated(result, _write_of_all(output, generation, images, result, progress))
+
+
+def _new_run(
+    segmenter: "Segmenter",
+    output: Path,
+    generation: Generation,
+    earlier: Mapping[ImageFile, EarlierResult],
+) -> GenerationRun:
+    checkpoint = {
+        "name": generation.checkpoint,
+        "model": segmenter.config.name,
+        "fingerprint": segmenter.fingerprint,
+        "dtype": generation.dtype,
+    }
+    return GenerationRun(
+        segmenter,
+        checkpoint,
+        generation.options,
+        output,
+        generation.endings,
+        generation.embeddings,
+        earlier,
+        generation.read_with,
+    )
+
+
+def _remove_leftovers(
+    output: Path, mine: Sequence[ImageFile], images: Sequence[ImageFile], first: bool
+) -> None:
+    others = set(images) - set(mine)
+    names = [f"{image.stem}.json" for image in mine]
+    names += [*EXPORTS.values(), MASKS_INDEX] if first else []
+    remove_leftovers(output, names, [f"{image.stem}.json" for image in others])
+
+
+def _write_of_all(
+    output: Path,
+    generation: Generation,
+    images: Sequence[ImageFile],
+    result: FolderResult,
+    progress: Progress,
+) -> list[Path]:
+    """Writes what is of all images together; the files and folders of the formats."""
+    finished = [image for image in images if image.name in result.images]
+    written = []
+    try:
+        for kind in generation.exports if finished else ():
+            written.append(write_export(output, kind, finished, generation.simplify, progress))
+        if generation.index:
+            write_index(output / MASKS_INDEX, images, result)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {output}: {error.strerror or error}; the images are finished, so "
+            "mend it and go on with --resume"
+        ) from error
+    return written

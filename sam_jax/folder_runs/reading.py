@@ -1,30 +1,22 @@
-"""Work on every image of a folder: read while the device computes, failures told at the end."""
+"""The images of a run, read while the device computes, and what identifies each file."""
 
-import os
-import re
-import shutil
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
-from sam_jax.files import file_sha256, name_start, try_lock
+from sam_jax.files import file_sha256
+from sam_jax.folder_runs.image_list import ImageFile
 
 if TYPE_CHECKING:
     import numpy as np
 
 # Images that are read, or being read, while another is worked on.
 _WAITING = 2
-_LOCK = ".sam-jax.lock"
-_TAKEN = "another run is writing to {}; wait for its end, or choose another --output"
 
 
 @dataclass(frozen=True)
@@ -37,97 +29,6 @@ class ReadImage:
 
 # Or why an image cannot be read.
 Reading = ReadImage | InputError
-
-
-def lock_file(folder: Path, part: int | None = None) -> Path:
-    """What a run holds locked in the folder it writes to; `part` is of a run of many processes."""
-    return folder / (_LOCK if part is None else f".sam-jax.{part}.lock")
-
-
-def done_file(folder: Path, part: int) -> Path:
-    """What the process that did a part leaves for process 0."""
-    return folder / f".sam-jax.{part}.done"
-
-
-@contextmanager
-def own_folder(folder: Path, part: int | None = None) -> Iterator[BinaryIO]:
-    """Makes a folder to write to, and keeps other runs out of it until the block ends.
-
-    What a run that was killed left locked is free again. A folder that stays empty goes.
-
-    Args:
-      folder: to write to.
-      part: of a run of many processes, each of which has one; None keeps all of them out.
-
-    Returns:
-      The lock's file, open to append to.
-
-    Raises:
-      InputError: another run has it.
-      OSError: it cannot be made or written to.
-    """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = lock_file(folder, part)
-    try:
-        with open(path, "ab") as file:
-            if not try_lock(file) or not _is_at(path, file.fileno()):
-                raise InputError(_TAKEN.format(folder))
-            try:
-                # After this one is locked: of two kinds that start at once, one at least sees it.
-                if part is None:
-                    keep_out_parts(folder)
-                else:
-                    _keep_out(lock_file(folder))
-                yield file
-            finally:
-                # Before it is free: later, it might be the next run's already.
-                with suppress(OSError):
-                    path.unlink()
-    finally:
-        if sys.platform == "win32":  # Where no open file can be removed.
-            with suppress(OSError):
-                path.unlink()
-        if made:
-            # It stays if anything is in it. Another that began with this one may have removed it.
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def keep_out_parts(folder: Path, first: int = 0) -> None:
-    """Refuses a folder where a process does a part of this number or a later one.
-
-    What processes that were killed have left there goes.
-
-    Raises:
-      InputError: there is one.
-    """
-    matches = (re.fullmatch(r"\.sam-jax\.(\d+)\.(lock|done)", name) for name in os.listdir(folder))
-    found = [(int(match[1]), folder / match[0]) for match in matches if match]
-    later = [path for number, path in found if number >= first]
-    # Results last: they go only if nobody waits for them.
-    for path in sorted(later, key=lambda path: path.suffix == ".done"):
-        if path.suffix == ".lock":
-            _keep_out(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _keep_out(path: Path) -> None:
-    """Refuses a folder where a run has this lock; one that was killed has it no more."""
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        # Shared, so that the processes of one run do not see each other looking.
-        if not try_lock(file, shared=True):
-            raise InputError(_TAKEN.format(path.parent))
-        path.unlink()
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file has its name still: a run that ended since may have removed it."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def content_id(file: Path | ImageFile) -> str | None:
@@ -214,58 +115,3 @@ def read_with_id(image: ImageFile, options: Mapping[str, Any]) -> ReadImage:
     if sha256 is None:
         raise InputError(f"image {str(image)!r} appeared just now; run it again with --resume")
     return ReadImage(pixels, sha256)
-
-
-def remove_leftovers(folder: Path, names: Iterable[str], others: Iterable[str] = ()) -> None:
-    """Removes what runs that were killed left beside files of these names, half-written.
-
-    They are named as `written_aside` names them; some are folders. What might be beside one of
-    the `others`, which another process may be writing, stays.
-
-    Args:
-      folder: where they are.
-      names: of files in it or, with the way there, in folders inside it.
-      others: likewise.
-    """
-
-    def start(name: str) -> tuple[Path, str]:
-        path = folder / name
-        return path.parent, name_start(path.name)
-
-    starts = {start(name) for name in names} - {start(name) for name in others}
-    hidden = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
-    places = {place for place, _ in starts}
-    for path in (path for place in places if place.is_dir() for path in place.iterdir()):
-        match = hidden.fullmatch(path.name)
-        if match and (path.parent, match[1]) in starts:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def show_failures(failures: Iterable[InputError]) -> None:
-    """Lists on stderr why images failed."""
-    for failure in failures:
-        click.echo(f"failed: {failure}", err=True)
-
-
-def raise_failures(failures: Sequence[InputError], total: int, done: str) -> None:
-    """Lists what failed, where something did, and ends the command with one line.
-
-    Args:
-      failures: why images failed.
-      total: how many images there were.
-      done: what the others are, such as "encoded".
-
-    Raises:
-      InputError: there are failures; of a single image, its own.
-    """
-    if failures and total == 1:
-        raise failures[0]
-    show_failures(failures)
-    if failures:
-        raise InputError(
-            f"{len(failures)} of {total} images could not be {done}; mend or remove them, "
-            "and run it again with --resume"
-        )

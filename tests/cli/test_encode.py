@@ -94,7 +94,9 @@ def test_resume_skips_what_is_done_by_this_model(run, photos, checkpoint, other_
 
 def test_resume_encodes_again_what_other_images_or_types_gave(run, photos, checkpoint, monkeypatch):
     # What a type is called decides, so this one need not be compiled, too.
-    monkeypatch.setattr(encode_module, "load_segmenter", lambda path, _: Segmenter.load(path))
+    monkeypatch.setattr(
+        encode_module, "load_segmenter", lambda path, *_, **_o: Segmenter.load(path)
+    )
     args = ("encode", photos, "--output", "out", "--resume", "--checkpoint", checkpoint)
     run(*args)
     status = os.stat(photos / "a.png")

@@ -23,14 +23,17 @@ from sam_jax.errors import InputError
 from sam_jax.folder_runs import hosts as hosts_module
 from sam_jax.folder_runs.hosts import Share
 from sam_jax.folder_runs.index import EMBEDDINGS_INDEX, MASKS_INDEX
-from sam_jax.folder_runs.reading import done_file, lock_file, own_folder
+from sam_jax.folder_runs.locks import done_file, lock_file, own_folder
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("out")
 # A process that is killed is missed sooner than where file systems are slow.
+# Nor does splitting a list need what training needs.
 START = """
-from sam_jax.folder_runs import hosts
+import sys
+sys.modules["grain"] = None
 from sam_jax.cli.main import main
+from sam_jax.folder_runs import hosts
 hosts._BEAT_SECONDS, hosts._SILENCE_SECONDS = 0.2, 4.0
 main()
 """
@@ -241,12 +244,6 @@ def test_options_that_do_not_fit_are_one_line(make_photos, refused):
         assert line.startswith("--coordinator-address is HOST:PORT, not ")
     line = refused("photo.png", *both, "0", "--coordinator-address", "a:1")
     assert line.startswith("--distributed splits the images of a folder")
-
-
-def test_without_grain_it_says_what_to_install(make_photos, refused, monkeypatch):
-    make_photos(1)
-    monkeypatch.setitem(sys.modules, "grain", None)
-    assert "pip install 'sam-jax[distributed]'" in refused("photos", *next(addresses()))
 
 
 def test_runs_of_both_kinds_keep_each_other_out(make_photos, refused):
