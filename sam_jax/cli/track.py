@@ -133,9 +133,9 @@ def track(
             run.run(steps.update)
     finally:
         if run.done is not None:
-            masks, *others = run.done.written
+            folder, *others = run.done.written
             frames, seconds = run.done.frames, max(run.done.seconds, 1e-9)
-            click.echo(f"{masks}  {frames} frames, {frames / seconds:.2f} a second")
+            click.echo(f"{folder}  {frames} frames, {frames / seconds:.2f} a second")
             for file in others:
                 click.echo(file)
 

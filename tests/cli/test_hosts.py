@@ -273,37 +273,6 @@ def test_what_killed_processes_left_goes(make_photos, generate):
     assert sorted(os.listdir(OUT)) == ["00.json", MASKS_INDEX]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_each_image_is_one_processs(count):
-    for number in (0, 1, 2, 7, 8, 9):
-        images = [Path(f"{i}.png") for i in range(number)]
-        shares = [Share(Path(), index, count).of(images) for index in range(count)]
-        assert sorted(sum(shares, [])) == sorted(images)
-        sizes = [len(share) for share in shares]
-        assert max(sizes) - min(sizes) <= 1
-
-
-def test_an_empty_folder_that_another_has_removed_already_is_no_error(folder):
-    with own_folder(OUT):
-        shutil.rmtree(OUT)
-    assert not os.path.lexists(OUT)
-
-
-def test_processes_of_other_runs_and_other_folders_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts_module, "_VISIBLE_SECONDS", 0.0)
-    share = Share(tmp_path, 0, 2, "these options")
-    lock_file(tmp_path, 0).write_text("these options")
-    with pytest.raises(InputError, match="nothing of process 1 is in .*all processes share"):
-        hosts_module._check_others(share)
-    lock_file(tmp_path, 1).write_text("others")
-    with pytest.raises(InputError, match="process 1 was started with other options"):
-        hosts_module._check_others(share)
-    # One that has ended already, with nothing left to do.
-    lock_file(tmp_path, 1).unlink()
-    Share(tmp_path, 1, 2, "these options").hand_in({})
-    hosts_module._check_others(share)
-
-
 @pytest.fixture
 def no_meeting(monkeypatch):
     """What a process shows of its run, of each that is started; none of them meets another."""
@@ -351,20 +320,6 @@ def test_what_a_process_has_done_stays_until_it_meets_the_others(make_photos, re
     words = [*addresses()][1]
     assert refused("photos", "--output", OUT, *words) == "nobody comes"
     assert json.loads(done_file(OUT, 1).read_text())["result"] == {"tried": 1}
-
-
-def test_process_0_waits_only_for_the_living(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts_module, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(hosts_module, "_LOOK_SECONDS", 0.05)
-    results = [{"tried": number} for number in range(3)]
-    Share(tmp_path, 1, 3).hand_in(results[1])
-    lock_file(tmp_path, 2).write_text("of a process that is gone")
-    with pytest.raises(InputError, match="^process 2 ended without finishing its part"):
-        Share(tmp_path, 0, 3).hand_in(results[0])
-    for number in (1, 2):
-        Share(tmp_path, number, 3).hand_in(results[number])
-    assert Share(tmp_path, 0, 3).hand_in(results[0]) == results
-    assert not list(tmp_path.glob("*.done"))
 
 
 @pytest.mark.slow
