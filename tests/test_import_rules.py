@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top: a part imports what stands on its own line or below, and parts of one
 # line do not go round in a circle. `docs/architecture.md` draws the same.
 HOUSE = [
-    "version errors types files progress",
-    "forks one_line stopping lazy_names natural_order converter",
+    "version errors progress stopping natural_order converter",
+    "types files forks one_line lazy_names",
     "ops",
     "tiff image_files pixel_numbers images frame_folders formats",
     "configs models",
