@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top: a part imports what stands on its own line or below, and parts of one
 # line do not go round in a circle. `docs/architecture.md` draws the same.
 HOUSE = [
-    "version errors types files forks one_line stopping lazy_names natural_order converter",
+    "version errors progress stopping natural_order converter",
+    "types files forks one_line lazy_names",
     "ops",
     "tiff image_files pixel_numbers images frame_folders formats",
     "configs models",
@@ -22,8 +23,10 @@ HOUSE = [
     "inference",
     "automatic",
     "segmenter video",
+    "object_prompts",
     "evaluate",
     "train",
+    "folder_runs",
     "bench",
     "compat",
 ]
@@ -82,6 +85,22 @@ def test_parts_do_not_import_each_other_in_a_circle():
             names = (name.split(".") for name, _ in imported_names(ast.parse(path.read_text())))
             seen[part] |= {name[1] for name in names if name[0] == "sam_jax"} - {part}
     TopologicalSorter(seen).prepare()
+
+
+def test_only_the_command_line_knows_of_the_command_line():
+    for path, part in (each.values for each in every_module()):
+        if part != "cli":
+            names = {name for name, _ in imported_names(ast.parse(path.read_text()))}
+            assert not {name for name in names if name.split(".")[0] in {"click", "tqdm"}}, path
+
+
+def test_jaxs_private_modules_are_used_in_one_place():
+    for path, _ in (each.values for each in every_module()):
+        names = {name for name, _ in imported_names(ast.parse(path.read_text()))}
+        private = {
+            name for name in names if name.startswith("jax._") or name.startswith("jaxlib._")
+        }
+        assert not private or path.name == "process_numbers.py", path
 
 
 def test_every_part_of_the_house_exists():

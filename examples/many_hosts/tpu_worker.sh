@@ -5,7 +5,7 @@
 #   TPU=my-slice ZONE=us-west4-a WORK=/mnt/shared
 #   gcloud compute tpus tpu-vm scp examples/many_hosts/tpu_worker.sh $TPU: --zone=$ZONE --worker=all
 #   gcloud compute tpus tpu-vm ssh $TPU --zone=$ZONE --worker=all \
-#     --command="pip install '$WORK/sam_jax[tpu,distributed]'"
+#     --command="pip install '$WORK/sam_jax[tpu]'"
 #   gcloud compute tpus tpu-vm ssh $TPU --zone=$ZONE --worker=0 \
 #     --command="SAM_JAX_CACHE=$WORK/cache JAX_PLATFORMS=cpu sam-jax download vit_h"
 #   gcloud compute tpus tpu-vm ssh $TPU --zone=$ZONE --worker=all \

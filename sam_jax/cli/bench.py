@@ -1,6 +1,5 @@
 """`sam-jax bench`: our model beside the original and Hugging Face's on this machine."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,21 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sam_jax.cli.bench_run import IN_PROCESS, BenchRun
+from sam_jax.bench.run import IN_PROCESS, BenchRun, write_readings
 from sam_jax.cli.loading import dtype_option
 from sam_jax.cli.output_files import FILE
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.cli.progress import Steps
 from sam_jax.configs import CONFIGS
 from sam_jax.converter import load_converter
 from sam_jax.errors import InputError
-from sam_jax.files import is_stream, written_aside
+from sam_jax.files import is_stream
 
 if TYPE_CHECKING:
     from sam_jax.bench.report import Measured
 
 RIVALS = ("original", "transformers")
 DEFAULT_TASKS = ("memory", "encoder", "prompts-64", "prompt-1")
-FORMAT_VERSION = 1
 
 
 @click.command(short_help="Times and memory beside the PyTorch packages.")
@@ -94,29 +92,12 @@ def bench(
     for line in describe(found):
         click.echo(line)
     work = BenchRun(model, dtype, rounds, rivals, found["jax_device"]["platform"] != "cpu", photo)
-    with ProgressBar("measuring", "readings", work.count(chosen)) as bar:
-        measured = work.run(chosen, bar)
+    with Steps("readings") as steps:
+        measured = work.run(chosen, steps.update)
     title = f"{model}, {dtype}, {rounds} {'round' if rounds == 1 else 'rounds'}"
     _show(measured, title, work.devices)
     if json_file is not None:
-        arguments = {
-            "model": model,
-            "dtype": dtype,
-            "rounds": rounds,
-            "tasks": list(chosen),
-            "against": list(rivals),
-            "image": None if photo is None else photo.name,
-        }
-        results = {one.task: one.as_json() for one in measured}
-        values = {
-            "format_version": FORMAT_VERSION,
-            "arguments": arguments,
-            "machine": found,
-            "devices": work.devices,
-            "tasks": results,
-        }
-        with written_aside(json_file) as file:
-            file.write(json.dumps(values, indent=1).encode())
+        write_readings(json_file, work, measured, found)
         click.echo(f"written to {json_file}")
 
 

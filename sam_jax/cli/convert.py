@@ -79,14 +79,15 @@ def _export(converter: Any, source: Path, destination: Path, overwrite: bool) ->
 
 
 def _description(info: Any) -> list[str]:
-    from sam_jax.cli.info import count_parameters, family_title
+    from sam_jax.checkpoints.parameter_counts import count_parameters
+    from sam_jax.models.families import family_of
 
     source = info.source or {}
     naming = f", {source['naming']} naming" if "naming" in source else ""
     naming += f", from {source['state_dict']!r} in the file" if "state_dict" in source else ""
     counts = count_parameters(info.config)
     return [
-        f"{family_title(info.config)}, variant {info.config.name}{naming}",
+        f"{family_of(info.config).title}, variant {info.config.name}{naming}",
         f"{sum(counts.values()):,} parameters, fingerprint {info.fingerprint[:16]}",
     ]
 

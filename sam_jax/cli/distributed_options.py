@@ -2,32 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.meeting import Hosts
 
 _SPLIT = "Split DIR between processes"
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """How the processes of a run find each other, in the words of `jax.distributed.initialize`.
-
-    Attributes:
-      coordinator_address: HOST:PORT of process 0; None where JAX knows all three by itself.
-      num_processes: how many they are.
-      process_id: which of them this one is, from 0.
-      initialization_timeout: seconds until all must be there.
-    """
-
-    coordinator_address: str | None
-    num_processes: int | None
-    process_id: int | None
-    initialization_timeout: int
 
 
 def distributed_options(command: Callable, purpose: str = _SPLIT) -> Callable:

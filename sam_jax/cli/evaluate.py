@@ -1,12 +1,9 @@
 """`sam-jax evaluate`: a model on a dataset with masks, as the paper evaluates it."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,13 +15,11 @@ from sam_jax.cli.loading import (
     mention_default,
 )
 from sam_jax.cli.output_files import FILE, check_output_folder
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.cli.progress import Steps
 from sam_jax.errors import InputError
-from sam_jax.files import written_together
-from sam_jax.version import __version__
 
 if TYPE_CHECKING:
-    from sam_jax.evaluate.selection import EvaluatedImage, SelectedImages
+    from sam_jax.evaluate.selection import SelectedImages
     from sam_jax.evaluate.tasks import Task
 
 # As in `evaluate.tasks`, which brings JAX.
@@ -32,7 +27,6 @@ TASKS = ("points", "boxes", "proposals", "edges")
 # The others ask thousands of points an image.
 DEFAULT_TASKS = ("points", "boxes")
 BASELINES = ("flood-fill", "random-walker", "filled-box", "grabcut")
-FORMAT_VERSION = 1
 
 
 def _numbers(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -143,6 +137,7 @@ def evaluate(
     objects of an image; edges of what is not annotated count as wrong.
     """
     from sam_jax.data.layouts import open_dataset
+    from sam_jax.evaluate.results import evaluate_images, write_results
     from sam_jax.evaluate.selection import SelectedImages, Selection
     from sam_jax.evaluate.tasks import TaskOptions, make_tasks
 
@@ -160,8 +155,9 @@ def evaluate(
     segmenter = load_segmenter(path, dtype)
     click.echo(opened.description)
     images = SelectedImages(opened, selection, segmenter)
-    objects = _evaluated(images, tasks)
-    _show(images, objects, tasks)
+    with Steps("images") as steps:
+        objects = evaluate_images(images, tasks, steps.update)
+    _show(images, len(objects), tasks)
     if output is not None:
         about = {
             "dataset": str(dataset),
@@ -171,96 +167,18 @@ def evaluate(
             "dtype": dtype,
             "options": asdict(chosen) | asdict(selection),
         }
-        _write(output, images, objects, tasks, about)
+        write_results(output, images, objects, tasks, about)
         click.echo(f"written to {output}")
 
 
-def _evaluated(images: "SelectedImages", tasks: "Mapping[str, Task]") -> list[tuple[str, int, int]]:
-    """Runs all tasks; image, number and area of every object.
-
-    Raises:
-      InputError: no image can be used.
-    """
-    objects = []
-    with ProgressBar("evaluating", "images", images.total) as bar:
-        for done, image in enumerate(images, 1):
-            for task in tasks.values():
-                task.add(image)
-            objects += _about_objects(image)
-            bar.update(done)
-    if not objects:
-        raise InputError(f"no image can be evaluated: {'; '.join(images.messages)}")
-    return objects
-
-
-def _about_objects(image: "EvaluatedImage") -> list[tuple[str, int, int]]:
-    return [
-        (image.name, number, area) for number, area in zip(image.objects, image.areas, strict=True)
-    ]
-
-
-def _show(images: "SelectedImages", objects: list, tasks: "Mapping[str, Task]") -> None:
+def _show(images: "SelectedImages", objects: int, tasks: "Mapping[str, Task]") -> None:
     if skipped := images.skipped.total():
         reasons = ", ".join(f"{count} {reason}" for reason, count in images.skipped.items())
         click.echo(f"{skipped} images left out: {reasons}; {'; '.join(images.messages)}", err=True)
     if images.small_objects:
         click.echo(f"{images.small_objects} objects left out for their area", err=True)
-    click.echo(f"{len(objects)} objects in {images.taken} images")
+    click.echo(f"{objects} objects in {images.taken} images")
     for name, task in tasks.items():
         click.echo(f"\n{name}")
         for line in task.lines():
             click.echo(line)
-
-
-def _write(
-    folder: Path,
-    images: "SelectedImages",
-    objects: list[tuple[str, int, int]],
-    tasks: "Mapping[str, Task]",
-    about: dict[str, Any],
-) -> None:
-    pictures = {name: image for task in tasks.values() for name, image in task.pictures().items()}
-    values = {
-        "format_version": FORMAT_VERSION,
-        "sam_jax": __version__,
-        **about,
-        "images": images.taken,
-        "objects": len(objects),
-        "images_left_out": dict(images.skipped),
-        "objects_left_out_for_area": images.small_objects,
-        "tasks": {name: task.values() for name, task in tasks.items()},
-        "pictures": sorted(pictures),
-    }
-    earlier = _pictures_of(folder)
-    with written_together(folder) as aside:
-        (aside / "results.json").write_text(json.dumps(values, indent=1))
-        (aside / "results.csv").write_bytes(_table(objects, tasks))
-        for name, picture in pictures.items():
-            picture.save(aside / name)
-    # They would be taken for pictures of these results.
-    for name in earlier - set(pictures):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _pictures_of(folder: Path) -> set[str]:
-    """Names of the pictures that earlier results in a folder list."""
-    try:
-        names = json.loads((folder / "results.json").read_text())["pictures"]
-        return {name for name in names if Path(name).name == name and name.endswith(".png")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _table(objects: list[tuple[str, int, int]], tasks: "Mapping[str, Task]") -> bytes:
-    """A line for each object, with its values in all tasks."""
-    columns: dict[str, list[float]] = {}
-    for task in tasks.values():
-        columns |= task.columns()
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "object", "area", *columns])
-    numbers = ([f"{value:.6f}" for value in column] for column in columns.values())
-    for about, *found in zip(objects, *numbers, strict=True):
-        writer.writerow([*about, *found])
-    # A file name may hold bytes that are no text.
-    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,23 +1,16 @@
 """`sam-jax evaluate-video`: folders with masks of videos against the true ones."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sam_jax.cli.output_files import FILE, check_output_folder
 from sam_jax.cli.progress import ProgressBar
-from sam_jax.files import written_together
-from sam_jax.version import __version__
 
 if TYPE_CHECKING:
     from sam_jax.evaluate.video_scores import MeanScore, VideoScores
 
-FORMAT_VERSION = 1
 # How many names a remark gives.
 _NAMED = 8
 
@@ -66,6 +59,7 @@ def evaluate_video(
     """
     from sam_jax.evaluate.mask_folders import read_video_list
     from sam_jax.evaluate.video_folders import score_folders
+    from sam_jax.evaluate.video_results import write_video_results
 
     if output is not None:
         check_output_folder(output)
@@ -90,9 +84,7 @@ def evaluate_video(
                 "skip_first_and_last": not all_frames,
             },
         }
-        with written_together(output) as aside:
-            (aside / "results.json").write_text(json.dumps(_values(scores, about), indent=1))
-            (aside / "results.csv").write_bytes(_table(scores))
+        write_video_results(output, scores, about)
         click.echo(f"written to {output}")
 
 
@@ -115,45 +107,6 @@ def _show(scores: "VideoScores") -> None:
 
 def _row(title: str, mean: "MeanScore") -> list[str | float | None]:
     return [_as_text(title), str(mean.objects), mean.j_and_f, mean.j, mean.f]
-
-
-def _values(scores: "VideoScores", about: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "sam_jax": __version__,
-        **about,
-        "layout": scores.layout,
-        "objects": scores.overall.objects,
-        "objects_left_out": list(scores.left_out),
-        "objects_only_predicted": list(scores.unknown),
-        "missing_masks": scores.missing,
-        "overall": _measures(scores.overall),
-        "videos": {
-            video: _measures(mean)
-            | {
-                "objects": {
-                    name: _measures(score) | {"frames": score.frames}
-                    for name, score in scores.objects[video].items()
-                }
-            }
-            for video, mean in scores.videos.items()
-        },
-    }
-
-
-def _measures(score: Any) -> dict[str, Any]:
-    return {"j_and_f": score.j_and_f, "j": score.j, "f": score.f}
-
-
-def _table(scores: "VideoScores") -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "object", "j_and_f", "j", "f", "frames"])
-    for video, objects in scores.objects.items():
-        for name, score in objects.items():
-            writer.writerow([video, name, *_measures(score).values(), score.frames])
-    # A folder's name may hold bytes that are no text.
-    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _some(names: tuple[str, ...]) -> str:

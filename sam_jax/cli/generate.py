@@ -1,48 +1,21 @@
 """`sam-jax generate`: everything in an image, or in every image of a folder."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam_jax.cli.distributed_options import Hosts, check_folder, distributed_options
-from sam_jax.cli.folder_index import (
-    MASKS_INDEX,
-    FolderResult,
-    check_index,
-    together,
-    write_index,
-)
-from sam_jax.cli.folder_run import (
-    names_and_sizes,
-    raise_failures,
-    read_with_id,
-    reading_ahead,
-    remove_leftovers,
-    show_failures,
-)
-from sam_jax.cli.generated_exports import EXPORTS, check_exports, write_export
-from sam_jax.cli.generated_files import (
-    LABELS,
-    OVERLAY,
-    OVERLAY_WITH_IDS,
-    check_names,
-    earlier_result,
-)
+from sam_jax.cli.distributed_options import check_folder, distributed_options
+from sam_jax.cli.failures import raise_failures, show_failures
 from sam_jax.cli.generation_options import (
     EXPORT_NAMES,
     checked_simplify,
     chosen_options,
     generation_options,
 )
-from sam_jax.cli.generation_run import EMBEDDINGS_USED, GenerationRun
-from sam_jax.cli.hosts import Share, inputs_of_all, own_share
 from sam_jax.cli.image_options import (
-    ImageFile,
     check_page,
-    images_of,
     page_option,
     read_with,
     recursive_option,
@@ -56,7 +29,16 @@ from sam_jax.cli.loading import (
     mention_default,
 )
 from sam_jax.cli.output_files import FILE, check_output_folder
+from sam_jax.cli.progress import Steps, note
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.generated_exports import EXPORTS
+from sam_jax.folder_runs.generated_files import LABELS, OVERLAY, OVERLAY_WITH_IDS, check_names
+from sam_jax.folder_runs.generation import Generation, generate_images
+from sam_jax.folder_runs.generation_run import EMBEDDINGS_USED
+from sam_jax.folder_runs.hosts import own_share
+from sam_jax.folder_runs.image_list import ImageFile, images_of
+from sam_jax.folder_runs.index import FolderResult
+from sam_jax.folder_runs.meeting import Hosts
 
 if TYPE_CHECKING:
     from sam_jax.automatic.options import GenerateOptions
@@ -149,52 +131,52 @@ def generate(
     _check_combination(options, ids and OVERLAY not in endings, embeddings)
     check_folder(source, hosts)
     check_page(page, source)
-    images = images_of(source, recursive, output)
-    reading_options = read_with(page, scale)
-    exports = [kind for kind in EXPORTS if kind in formats]
-    of_all = [EXPORTS[kind] for kind in exports] + ([MASKS_INDEX] if source.is_dir() else [])
-    check_names(images, output, of_all)
+    images = images_of(source, recursive, output, note)
     path = find_checkpoint(checkpoint)
-    options = chosen_options(preset, knobs, path)
+    generation = Generation(
+        chosen_options(preset, knobs, path),
+        dtype,
+        checkpoint or path.name,
+        endings,
+        [kind for kind in EXPORTS if kind in formats],
+        distance,
+        embeddings,
+        read_with(page, scale),
+        resume,
+        index=source.is_dir(),
+    )
+    check_names(images, output, generation.files_of_all)
     _check_output(output, source, bool(endings))
-    given = {k: str(v) for k, v in vars(options).items()}
-    task: list[Any] = ["generate", dtype, endings, of_all, simplify, given, reading_options]
-    if hosts is not None:
-        task += [*inputs_of_all(path, images), embeddings and _sizes_there(embeddings, images)]
-    written: list[Path] = []
-    with own_share(output, hosts, task) as share:
-        mine = share.of(images)
-        check_exports(output, exports)
-        if source.is_dir():
-            check_index(output / MASKS_INDEX)
-        earlier = {image: earlier_result(output, image, resume, endings) for image in mine}
-        _remove_leftovers(output, mine, images, share.index == 0)
-        # A single image is read first: it takes less time than loading the model.
-        single = None
-        if not source.is_dir():
-            single = iter([(images[0], read_with_id(images[0], reading_options))])
+    task = [] if hosts is None else generation.task(path, images)
+    failures: list[InputError] = []
+
+    def load() -> "Segmenter":
         segmenter = load_segmenter(path, dtype)
         mention_default(checkpoint)
-        described = _described(segmenter, checkpoint or path.name, dtype)
-        run = GenerationRun(
-            segmenter, described, options, output, endings, embeddings, earlier, reading_options
-        )
-        left = run.unfinished() if resume else mine
-        try:
-            ahead = nullcontext(single) if single else reading_ahead(left, reading_options)
-            with ahead as reading:
-                run.do(reading if left else (), len(left))
-            result = run.result(len(left))
-            parts = share.hand_in(vars(result))
-            if parts:
-                result = together(parts)
-                index = output / MASKS_INDEX if source.is_dir() else None
-                written = _write_of_all(output, exports, index, images, result, distance)
-        except InputError:
-            show_failures(run.failures.values())
-            raise
-    done = [*run.pictures(images[0]), f"{images[0].stem}.json"]
-    _print_result(result, share, source, done, written, embeddings is not None)
+        return segmenter
+
+    try:
+        with own_share(output, hosts, task) as share, Steps("images") as steps:
+            done = generate_images(
+                load,
+                images,
+                share,
+                generation,
+                progress=steps.update,
+                tell=steps.note,
+                failed=failures.append,
+            )
+    except InputError:
+        show_failures(failures)
+        raise
+    result = done.result
+    if source.is_dir():
+        click.echo(f"{share}: {result.counts('done')}")
+    elif not result.failed:
+        _print_files(images[0], output, endings, bool(result.tried))
+    for file in done.written:
+        click.echo(file)
+    _print_report(result, embeddings is not None)
     raise_failures(result.failures(), result.total, "done")
 
 
@@ -218,10 +200,6 @@ def _check_combination(
         )
 
 
-def _sizes_there(embeddings: Path, images: Sequence[ImageFile]) -> list[tuple[str, int | None]]:
-    return names_and_sizes(embeddings / f"{image.name}.npz" for image in images)
-
-
 def _check_output(output: Path, source: Path, pictures: bool) -> None:
     check_output_folder(output)
     if pictures and source.is_dir() and output.is_dir() and output.samefile(source):
@@ -231,59 +209,9 @@ def _check_output(output: Path, source: Path, pictures: bool) -> None:
         )
 
 
-def _remove_leftovers(
-    output: Path, mine: Sequence[ImageFile], images: Sequence[ImageFile], first: bool
-) -> None:
-    others = set(images) - set(mine)
-    names = [f"{image.stem}.json" for image in mine]
-    names += [*EXPORTS.values(), MASKS_INDEX] if first else []
-    remove_leftovers(output, names, [f"{image.stem}.json" for image in others])
-
-
-def _described(segmenter: "Segmenter", name: str, dtype: str) -> dict[str, str]:
-    model = segmenter.config.name
-    return {"name": name, "model": model, "fingerprint": segmenter.fingerprint, "dtype": dtype}
-
-
-def _write_of_all(
-    output: Path,
-    kinds: Sequence[str],
-    index: Path | None,
-    images: Sequence[ImageFile],
-    result: FolderResult,
-    simplify: float,
-) -> list[Path]:
-    """Writes what is of all images together; the files and folders of the formats."""
-    finished = [image for image in images if image.name in result.images]
-    try:
-        written = [write_export(output, kind, finished, simplify) for kind in kinds if finished]
-        if index:
-            write_index(index, images, result)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {output}: {error.strerror or error}; the images are finished, so "
-            "mend it and go on with --resume"
-        ) from error
-    return written
-
-
-def _print_result(
-    result: FolderResult,
-    share: Share,
-    source: Path,
-    files: Sequence[str],
-    instances: Sequence[Path],
-    with_embeddings: bool,
-) -> None:
-    if source.is_dir():
-        click.echo(f"{share}: {result.counts('done')}")
-    elif not result.failed:
-        already = "" if result.tried else "  was there already"
-        for name in files:
-            click.echo(f"{share.folder / name}{already}")
-    for path in instances:
-        click.echo(path)
-    _print_report(result, with_embeddings)
+def _print_files(image: ImageFile, output: Path, endings: Iterable[str], tried: bool) -> None:
+    for ending in (*endings, ".json"):
+        click.echo(f"{output / (image.stem + ending)}{'' if tried else '  was there already'}")
 
 
 def _print_report(result: FolderResult, with_embeddings: bool) -> None:

@@ -1,9 +1,8 @@
 """`sam-jax info`: what a checkpoint or a PyTorch file holds."""
 
 import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,28 +30,6 @@ def info(checkpoint: str) -> None:
         lines = _of_checkpoint(named or registry.checkpoint_path(checkpoint))
     for line in lines:
         click.echo(line)
-
-
-def count_parameters(config: "ModelConfig") -> dict[str, int]:
-    """Numbers of parameters by part; the frozen random frequencies are "constants"."""
-    import jax
-
-    from sam_jax.models.families import family_of
-
-    shapes = family_of(config).variable_shapes(config)
-
-    def count(tree: Any) -> int:
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-    parts = {part: count(tree) for part, tree in shapes["params"].items()}
-    return {**parts, "constants": count(shapes["constants"])}
-
-
-def family_title(config: "ModelConfig") -> str:
-    """The family of models, for people."""
-    from sam_jax.models.families import family_of
-
-    return family_of(config).title
 
 
 def _of_checkpoint(path: Path) -> list[str]:
@@ -102,9 +79,12 @@ def _of_torch_file(path: Path) -> list[str]:
 
 
 def _model_lines(config: "ModelConfig") -> list[str]:
+    from sam_jax.checkpoints.parameter_counts import count_parameters
+    from sam_jax.models.families import family_of
+
     counts = count_parameters(config)
     lines = [
-        f"model        {family_title(config)}, {config.name}",
+        f"model        {family_of(config).title}, {config.name}",
         f"parameters   {sum(counts.values()):,}",
     ]
     width = max(16, *map(len, counts))

@@ -6,9 +6,9 @@ import click
 
 from sam_jax.cli.distributed_options import Hosts, training_options
 from sam_jax.cli.interruption import interruptible
-from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
 from sam_jax.cli.train import change_recipe_option, changes_option, tell
+from sam_jax.folder_runs.meeting import together
 
 
 @click.command(short_help="Pre-trains an image encoder.")

@@ -47,6 +47,11 @@ class ProgressBar:
         else:
             click.echo(text, err=True)
 
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
     def __enter__(self) -> "ProgressBar":
         return self
 
@@ -56,11 +61,52 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()
 
     def _amount(self, done: int) -> str:
         if self.unit != "B":
             return f"{done} of {self.total} {self.unit}" if self.total else f"{done} {self.unit}"
         megabytes = f"{done / 1e6:.1f}"
         return f"{megabytes} of {self.total / 1e6:.1f} MB" if self.total else f"{megabytes} MB"
+
+
+class Steps:
+    """Bars one after another, for functions that take a `sam_jax.progress.Progress`."""
+
+    def __init__(self, unit: str):
+        """Shows nothing yet; `unit` is as for `ProgressBar`."""
+        self._unit = unit
+        self._bar: ProgressBar | None = None
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """Shows that so much of this is done; what was done before has ended."""
+        if self._bar is None or self._bar.description != what:
+            self.close()
+            self._bar = ProgressBar(what, self._unit, total)
+        self._bar.update(done, total)
+
+    def note(self, text: str) -> None:
+        """Shows a line of text."""
+        note(text) if self._bar is None else self._bar.note(text)
+
+    def close(self) -> None:
+        """Ends the bar that is shown."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def note(text: str) -> None:
+    """Shows a line of text on stderr."""
+    click.echo(text, err=True)

@@ -12,15 +12,16 @@ from sam_jax.cli.loading import (
     checkpoint_option,
     dtype_option,
     find_checkpoint,
-    load_embedding,
     load_segmenter,
     mention_default,
 )
 from sam_jax.cli.option_order import InOrder
 from sam_jax.cli.output_files import FILE, check_output_folder
-from sam_jax.cli.prompt_values import BOX, LABEL, POINT, read_mask_input
-from sam_jax.cli.segment_prompts import ObjectPrompt, object_prompts, predict_objects
+from sam_jax.cli.prompt_values import BOX, LABEL, POINT
+from sam_jax.cli.segment_prompts import object_prompts
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.saved_embeddings import load_embedding
+from sam_jax.object_prompts import ObjectPrompt, predict_objects, read_mask_prompt
 
 
 @click.command(cls=InOrder, short_help="Masks for points, boxes or a mask on an image.")
@@ -172,7 +173,7 @@ def segment(
     masks = [
         None
         if one.mask is None
-        else read_mask_input(one.mask, size_hw, segmenter.config, one.mask_label)
+        else read_mask_prompt(one.mask, size_hw, segmenter.config, one.mask_label)
         for one in prompts
     ]
     reading = read_with(page, scale)

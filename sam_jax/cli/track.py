@@ -8,9 +8,11 @@ import click
 from sam_jax.cli.loading import dtype_option
 from sam_jax.cli.option_order import InOrder
 from sam_jax.cli.output_files import FILE, check_output_folder
+from sam_jax.cli.progress import Steps, note
 from sam_jax.cli.prompt_values import LABEL
-from sam_jax.cli.track_prompts import BOX, MASK, MAX_OBJECT, POINT, frame_prompts
+from sam_jax.cli.track_prompts import BOX, MASK, POINT, frame_prompts
 from sam_jax.errors import CheckpointError
+from sam_jax.video.frame_prompts import MAX_OBJECT
 
 
 @click.command(cls=InOrder, short_help="Objects through a video (SAM 2).")
@@ -122,11 +124,20 @@ def track(
     path = _video_model(checkpoint)
     prompts = frame_prompts(ctx, objects, points, boxes, masks, mask_labels)
     check_output_folder(output)
-    from sam_jax.cli.track_run import TrackRun
+    from sam_jax.video.track_run import TrackRun
 
-    run = TrackRun(video, prompts, output, form, overlay, max_frames)
+    run = TrackRun(video, prompts, output, form, overlay, max_frames, note)
     run.load(path, str(checkpoint), dtype, overlapping)
-    run.run()
+    try:
+        with Steps("frames") as steps:
+            run.run(steps.update)
+    finally:
+        if run.done is not None:
+            folder, *others = run.done.written
+            frames, seconds = run.done.frames, max(run.done.seconds, 1e-9)
+            click.echo(f"{folder}  {frames} frames, {frames / seconds:.2f} a second")
+            for file in others:
+                click.echo(file)
 
 
 def _video_model(checkpoint: str | None) -> Path:

@@ -1,6 +1,5 @@
 """Prompts of `sam-jax track`: which object, in which frame, as they stand on the command line."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,7 @@ import click
 
 from sam_jax.cli.option_order import options_in_order
 from sam_jax.errors import InputError
-
-# Values of a label PNG.
-MAX_OBJECT = 255
+from sam_jax.video.frame_prompts import FramePrompt
 
 
 class FrameType(click.ParamType):
@@ -43,19 +40,6 @@ class FrameType(click.ParamType):
 POINT = FrameType("F:X,Y or F:X,Y,LABEL", "0:310,220 or 0:310,220,0", (2, 3))
 BOX = FrameType("F:X0,Y0,X1,Y1", "0:75,60,310,220", (4,))
 MASK = FrameType("F:FILE", "0:mask.png", ())
-
-
-@dataclass
-class FramePrompt:
-    """All that is said of one object in one frame."""
-
-    object: int
-    frame: int
-    points: list[tuple[float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    box: tuple[float, ...] | None = None
-    mask: Path | None = None
-    mask_label: Any = None
 
 
 def frame_prompts(

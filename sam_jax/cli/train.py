@@ -7,9 +7,9 @@ import click
 
 from sam_jax.cli.distributed_options import Hosts, training_options
 from sam_jax.cli.interruption import interruptible
-from sam_jax.cli.meeting import together
 from sam_jax.cli.output_files import FILE
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.meeting import together
 
 changes_option = click.option(
     "--set",

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from sam_jax.cli.folder_index import MASKS_INDEX
+from sam_jax.folder_runs.index import MASKS_INDEX
 from sam_jax.formats.rle import decode_rle
 from sam_jax.formats.sa1b import read_sa1b
 

@@ -14,7 +14,7 @@ from generated_folder import snapshot
 import convert.verify
 from convert.verify import StageError
 from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
-from sam_jax.cli.info import count_parameters
+from sam_jax.checkpoints.parameter_counts import count_parameters
 from sam_jax.cli.main import main
 from sam_jax.configs import CONFIGS, TEST, TINY
 from sam_jax.models.sam.sam import variable_shapes

@@ -13,9 +13,10 @@ from PIL import Image
 
 from sam_jax import ImageEmbedding, Segmenter, embeddings
 from sam_jax.cli import encode as encode_module
-from sam_jax.cli.folder_index import EMBEDDINGS_INDEX
 from sam_jax.cli.main import main
 from sam_jax.embeddings import load_with_about
+from sam_jax.folder_runs.index import EMBEDDINGS_INDEX
+from sam_jax.inference.compiled_model import CompiledModel
 
 
 @pytest.fixture
@@ -56,6 +57,23 @@ def test_every_image_of_a_folder_is_encoded(run, photos, checkpoint, batch_size)
         assert saved.size_hw == direct.size_hw and saved.fingerprint == segmenter.fingerprint
 
 
+@pytest.mark.parametrize("batch_size, batches", [(1, [1] * 8), (8, [8]), (3, [2, 1, 2, 1, 2])])
+def test_the_batch_size_is_the_encoders(run, checkpoint, monkeypatch, batch_size, batches):
+    Path("many").mkdir()
+    for number in range(8):
+        Image.new("RGB", (90, 61), (number, 0, 0)).save(f"many/{number}.png")
+    encode_batch, counts = CompiledModel._encode_batch, []
+
+    def counting(self, batch, count):
+        counts.append(len(batch))
+        return encode_batch(self, batch, count)
+
+    monkeypatch.setattr(CompiledModel, "_encode_batch", counting)
+    run("encode", "many", "--output", "out", "--checkpoint", checkpoint, "--batch-size", batch_size)
+    # Powers of two: few shapes to compile.
+    assert counts == batches
+
+
 def test_one_image_is_encoded(run, checkpoint):
     result = run("encode", "photo.png", "--output", "out/deep", "--checkpoint", checkpoint)
     assert result.stdout == "out/deep: 1 of 1 images encoded\n"
@@ -94,7 +112,10 @@ def test_resume_skips_what_is_done_by_this_model(run, photos, checkpoint, other_
 
 def test_resume_encodes_again_what_other_images_or_types_gave(run, photos, checkpoint, monkeypatch):
     # What a type is called decides, so this one need not be compiled, too.
-    monkeypatch.setattr(encode_module, "load_segmenter", lambda path, _: Segmenter.load(path))
+    def load(path, dtype, image_batch):
+        return Segmenter.load(path)
+
+    monkeypatch.setattr(encode_module, "load_segmenter", load)
     args = ("encode", photos, "--output", "out", "--resume", "--checkpoint", checkpoint)
     run(*args)
     status = os.stat(photos / "a.png")

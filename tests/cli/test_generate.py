@@ -28,8 +28,9 @@ from pycocotools.coco import COCO
 from sam_jax import Segmenter, images
 from sam_jax.automatic.options import PRESETS, GenerateOptions
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli import generated_exports, generation_options, generation_run
+from sam_jax.cli import generation_options
 from sam_jax.cli.main import main
+from sam_jax.folder_runs import generated_exports, generation, generation_run
 from sam_jax.formats.label_png import label_png, read_label_png
 from sam_jax.formats.sa1b import read_sa1b
 
@@ -190,7 +191,7 @@ def test_every_option_of_the_generator_can_be_typed(monkeypatch, checkpoint):
         chosen.update(vars(args[2]))
         raise Stop
 
-    monkeypatch.setattr(generate_module, "GenerationRun", stop)
+    monkeypatch.setattr(generation, "GenerationRun", stop)
     for args, expected in (
         (typed, {**typed, "tile_size": None}),
         ({"tile_size": 512}, {**vars(PRESETS["default"]), "tile_size": 512}),
@@ -329,7 +330,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
 
 def test_a_full_disk_at_the_end_keeps_all_images(failing, photos, monkeypatch):
     (photos / "b.png").write_bytes(b"")
-    monkeypatch.setattr(generate_module, "write_export", full_disk)
+    monkeypatch.setattr(generation, "write_export", full_disk)
     result = failing(photos, "--format", "coco-rle")
     failed, line = result.stderr.splitlines()[-2:]
     assert failed.startswith("failed: ") and "b.png" in failed

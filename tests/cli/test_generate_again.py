@@ -18,10 +18,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sam_jax import ImageEmbedding, Segmenter
-from sam_jax.cli import folder_run
 from sam_jax.cli import generate as generate_module
-from sam_jax.cli.folder_index import MASKS_INDEX
 from sam_jax.files import try_lock
+from sam_jax.folder_runs import locks
+from sam_jax.folder_runs.index import MASKS_INDEX
 from sam_jax.formats import sa1b
 from sam_jax.formats.sa1b import read_sa1b
 
@@ -300,7 +300,7 @@ def test_a_lock_that_its_owner_removes_meanwhile_locks_nothing(refused, photos, 
         Path(file.name).unlink()
         return try_lock(file)
 
-    monkeypatch.setattr(folder_run, "try_lock", lock)
+    monkeypatch.setattr(locks, "try_lock", lock)
     assert refused(photos).startswith("another run is writing to")
 
 

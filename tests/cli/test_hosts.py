@@ -19,18 +19,21 @@ import pytest
 from generated_folder import ARGS, names, snapshot
 from PIL import Image
 
-from sam_jax.cli import hosts as hosts_module
-from sam_jax.cli.folder_index import EMBEDDINGS_INDEX, MASKS_INDEX
-from sam_jax.cli.folder_run import done_file, lock_file, own_folder
-from sam_jax.cli.hosts import Share
 from sam_jax.errors import InputError
+from sam_jax.folder_runs import hosts as hosts_module
+from sam_jax.folder_runs.hosts import Share
+from sam_jax.folder_runs.index import EMBEDDINGS_INDEX, MASKS_INDEX
+from sam_jax.folder_runs.locks import done_file, lock_file, own_folder
 
 ROOT = Path(__file__).parents[2]
 OUT = Path("out")
 # A process that is killed is missed sooner than where file systems are slow.
+# Nor does splitting a list need what training needs.
 START = """
-from sam_jax.cli import hosts
+import sys
+sys.modules["grain"] = None
 from sam_jax.cli.main import main
+from sam_jax.folder_runs import hosts
 hosts._BEAT_SECONDS, hosts._SILENCE_SECONDS = 0.2, 4.0
 main()
 """
@@ -243,12 +246,6 @@ def test_options_that_do_not_fit_are_one_line(make_photos, refused):
     assert line.startswith("--distributed splits the images of a folder")
 
 
-def test_without_grain_it_says_what_to_install(make_photos, refused, monkeypatch):
-    make_photos(1)
-    monkeypatch.setitem(sys.modules, "grain", None)
-    assert "pip install 'sam-jax[distributed]'" in refused("photos", *next(addresses()))
-
-
 def test_runs_of_both_kinds_keep_each_other_out(make_photos, refused):
     make_photos(1)
     out, words = ("--output", OUT), [*addresses()]
@@ -274,37 +271,6 @@ def test_what_killed_processes_left_goes(make_photos, generate):
     done_file(OUT, 12).write_text("that nobody waits for")
     generate("photos", "--output", OUT)
     assert sorted(os.listdir(OUT)) == ["00.json", MASKS_INDEX]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_each_image_is_one_processs(count):
-    for number in (0, 1, 2, 7, 8, 9):
-        images = [Path(f"{i}.png") for i in range(number)]
-        shares = [Share(Path(), index, count).of(images) for index in range(count)]
-        assert sorted(sum(shares, [])) == sorted(images)
-        sizes = [len(share) for share in shares]
-        assert max(sizes) - min(sizes) <= 1
-
-
-def test_an_empty_folder_that_another_has_removed_already_is_no_error(folder):
-    with own_folder(OUT):
-        shutil.rmtree(OUT)
-    assert not os.path.lexists(OUT)
-
-
-def test_processes_of_other_runs_and_other_folders_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts_module, "_VISIBLE_SECONDS", 0.0)
-    share = Share(tmp_path, 0, 2, "these options")
-    lock_file(tmp_path, 0).write_text("these options")
-    with pytest.raises(InputError, match="nothing of process 1 is in .*all processes share"):
-        hosts_module._check_others(share)
-    lock_file(tmp_path, 1).write_text("others")
-    with pytest.raises(InputError, match="process 1 was started with other options"):
-        hosts_module._check_others(share)
-    # One that has ended already, with nothing left to do.
-    lock_file(tmp_path, 1).unlink()
-    Share(tmp_path, 1, 2, "these options").hand_in({})
-    hosts_module._check_others(share)
 
 
 @pytest.fixture
@@ -354,20 +320,6 @@ def test_what_a_process_has_done_stays_until_it_meets_the_others(make_photos, re
     words = [*addresses()][1]
     assert refused("photos", "--output", OUT, *words) == "nobody comes"
     assert json.loads(done_file(OUT, 1).read_text())["result"] == {"tried": 1}
-
-
-def test_process_0_waits_only_for_the_living(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts_module, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(hosts_module, "_LOOK_SECONDS", 0.05)
-    results = [{"tried": number} for number in range(3)]
-    Share(tmp_path, 1, 3).hand_in(results[1])
-    lock_file(tmp_path, 2).write_text("of a process that is gone")
-    with pytest.raises(InputError, match="^process 2 ended without finishing its part"):
-        Share(tmp_path, 0, 3).hand_in(results[0])
-    for number in (1, 2):
-        Share(tmp_path, number, 3).hand_in(results[number])
-    assert Share(tmp_path, 0, 3).hand_in(results[0]) == results
-    assert not list(tmp_path.glob("*.done"))
 
 
 @pytest.mark.slow

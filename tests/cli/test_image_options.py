@@ -197,7 +197,7 @@ def test_segment_takes_a_label_of_a_mask_picture(run, checkpoint, colors):
     )
     np.save("logits.npy", np.zeros((64, 64), np.float32))
     line = run.refused(*args, "--mask-input", "logits.npy", "--label", 1)
-    assert "--label is for pictures" in line
+    assert "a label is for pictures, and logits.npy holds logits" in line
 
 
 def test_track_gives_each_mask_its_label(run, folder):

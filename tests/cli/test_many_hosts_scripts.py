@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_jax.cli.distributed_options import Hosts
 from sam_jax.cli.main import main
+from sam_jax.folder_runs.meeting import Hosts
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "many_hosts"

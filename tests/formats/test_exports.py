@@ -5,9 +5,9 @@ import pytest
 from labelled_images import SIZE, image_of, some_masks
 
 import sam_jax.formats
-from sam_jax.cli.generated_exports import EXPORTS as GENERATED
 from sam_jax.cli.generation_options import EXPORT_NAMES
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.generated_exports import EXPORTS as GENERATED
 from sam_jax.formats.exports import EXPORTS, write_exports
 
 

@@ -2,20 +2,18 @@
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sam_jax.cli.folder_index import FolderResult
-from sam_jax.cli.folder_run import ReadImage, Reading, content_id
-from sam_jax.cli.generated_files import EarlierResult, settings_text, write_image
-from sam_jax.cli.image_options import ImageFile
-from sam_jax.cli.loading import load_embedding
-from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.generated_files import EarlierResult, settings_text, write_image
+from sam_jax.folder_runs.image_list import ImageFile
+from sam_jax.folder_runs.index import FolderResult
+from sam_jax.folder_runs.reading import ReadImage, Reading, content_id
+from sam_jax.folder_runs.saved_embeddings import load_embedding
+from sam_jax.progress import Progress, Tell, silent
 from sam_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +36,9 @@ class GenerationRun:
       embeddings: the folder of saved embeddings, if there is one.
       earlier: what there is of each image.
       read_with: how images are read, where it is not the default.
+      progress: of the images.
+      tell: gets lines for a person.
+      failed: gets the reason of each image that cannot be done, when it is known.
       failures: the images that could not be done, and why.
       report: how many candidates there were, how many of them each filter dropped, and how many
         embeddings were used.
@@ -52,6 +53,9 @@ class GenerationRun:
     embeddings: Path | None
     earlier: Mapping[ImageFile, EarlierResult]
     read_with: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress = silent
+    tell: Tell = silent
+    failed: Callable[[InputError], None] = silent
     failures: dict[ImageFile, InputError] = field(default_factory=dict)
     report: Counter[str] = field(default_factory=Counter)
     index: dict[ImageFile, dict[str, Any]] = field(default_factory=dict)
@@ -66,10 +70,10 @@ class GenerationRun:
     def unfinished(self) -> list[ImageFile]:
         """The images that are to be done; takes as long as reading the files of the others."""
         left = []
-        with ProgressBar("checking", "images", len(self.earlier)) as progress:
-            for number, image in enumerate(self.earlier, 1):
-                left += [] if self._is_finished(image) else [image]
-                progress.update(number)
+        self.progress("checking", 0, len(self.earlier))
+        for number, image in enumerate(self.earlier, 1):
+            left += [] if self._is_finished(image) else [image]
+            self.progress("checking", number, len(self.earlier))
         return left
 
     def _is_finished(self, image: ImageFile) -> bool:
@@ -94,32 +98,40 @@ class GenerationRun:
         """
         total = len(self.earlier)
         finished = total - count
+        self.progress("generating", 0, count)
         try:
-            with ProgressBar("generating", "images", count) as progress:
-                for number, (image, reading) in enumerate(images, 1):
-                    try:
-                        self._do_one(image, reading)
-                        finished += 1
-                    except InputError as error:
-                        self.failures[image] = error
-                    except OSError as error:
-                        if error.errno != errno.ENAMETOOLONG:
-                            raise
-                        self.failures[image] = InputError(
-                            f"{image}: the name is too long for its results; shorten it"
-                        )
-                    progress.update(number)
+            for number, (image, reading) in enumerate(images, 1):
+                finished += self._tried(image, reading)
+                self.progress("generating", number, count)
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.output}: {error.strerror or error}; {finished} of {total} "
                 "images are finished, so mend it and go on with --resume"
             ) from error
         except KeyboardInterrupt:
-            click.echo(
-                f"interrupted: {finished} of {total} images are finished, go on with --resume",
-                err=True,
+            self.tell(
+                f"interrupted: {finished} of {total} images are finished, go on with --resume"
             )
             raise
+
+    def _tried(self, image: ImageFile, reading: Reading) -> bool:
+        """Does an image, if it can be done; whether it could.
+
+        Raises:
+          OSError: files cannot be written.
+        """
+        try:
+            self._do_one(image, reading)
+            return True
+        except InputError as error:
+            failure = error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            failure = InputError(f"{image}: the name is too long for its results; shorten it")
+        self.failures[image] = failure
+        self.failed(failure)
+        return False
 
     def result(self, tried: int) -> FolderResult:
         """What became of all images, of which so many were tried."""

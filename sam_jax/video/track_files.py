@@ -1,4 +1,4 @@
-"""What `sam-jax track` writes: masks, an overlay, and results.json, in place of earlier ones."""
+"""What a run over a video writes: masks, an overlay, and results.json, in place of earlier ones."""
 
 import io
 import json
@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import click
 import numpy as np
 from PIL import Image
 
@@ -16,6 +15,7 @@ from sam_jax.errors import InputError
 from sam_jax.files import written_aside
 from sam_jax.formats.label_png import label_png
 from sam_jax.formats.rle import encode_rle, mask_area, mask_box
+from sam_jax.progress import Tell, silent
 from sam_jax.video.tracked_masks import TrackedMasks
 from sam_jax.video.video_files import VideoWriter, has_pyav
 
@@ -118,8 +118,9 @@ def masks_by_number(found: TrackedMasks) -> list[np.ndarray]:
 class Overlay:
     """The frames with masks drawn on them: a video, or pictures where PyAV is not installed."""
 
-    def __init__(self, output: Path, frames_per_second: float | None):
-        """Writes nothing yet."""
+    def __init__(self, output: Path, frames_per_second: float | None, tell: Tell = silent):
+        """Writes nothing yet; `tell` gets a line where it is written as pictures."""
+        self._tell = tell
         self._output = output
         self._rate = frames_per_second or _FRAMES_PER_SECOND
         self._writer: VideoWriter | None = None
@@ -153,10 +154,9 @@ class Overlay:
 
     def __enter__(self) -> "Overlay":
         if not self.is_video:
-            click.echo(
+            self._tell(
                 "PyAV is not installed: the overlay is written as pictures; for a video run "
-                "`pip install 'sam-jax[video]'`",
-                err=True,
+                "`pip install 'sam-jax[video]'`"
             )
         return self
 

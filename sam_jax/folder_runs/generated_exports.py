@@ -1,15 +1,15 @@
-"""What `sam-jax generate` writes of all images together, for COCO's tools and other programs."""
+"""The generated masks of all images together, for COCO's tools and other programs."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_jax.cli.image_options import ImageFile
-from sam_jax.cli.progress import ProgressBar
 from sam_jax.errors import InputError
+from sam_jax.folder_runs.image_list import ImageFile
+from sam_jax.progress import Progress, silent
 
 if TYPE_CHECKING:
     from sam_jax.formats.sa1b import Sa1bImage
@@ -97,16 +97,31 @@ def _begins(path: Path, beginning: bytes) -> bool:
     return not found.strip(b"\0") or found == beginning
 
 
-def write_export(output: Path, kind: str, images: Sequence[ImageFile], simplify: float) -> Path:
+def write_export(
+    output: Path,
+    kind: str,
+    images: Sequence[ImageFile],
+    simplify: float = 0.0,
+    progress: Progress = silent,
+) -> Path:
     """The masks of all finished images in one format; one image is in memory at a time.
+
+    Args:
+      output: the folder of the images' JSON files; the export goes there, too.
+      kind: a key of `EXPORTS`.
+      images: that are finished.
+      simplify: how far polygons may be from the mask's outline, in pixels.
+      progress: of the images.
+
+    Returns:
+      The file or folder that is written.
 
     Raises:
       InputError: an image's JSON file is damaged, or two images would be written to one file.
       OSError: it cannot be written.
     """
     path = output / EXPORTS[kind]
-    with ProgressBar(f"writing {path.name}", "images", len(images)) as progress:
-        _write(path, kind, images, _results(output, images, progress.update), simplify)
+    _write(path, kind, images, _results(output, images, path.name, progress), simplify)
     return path
 
 
@@ -141,14 +156,15 @@ def _write(
 
 
 def _results(
-    output: Path, images: Sequence[ImageFile], tell: Callable[[int], None]
+    output: Path, images: Sequence[ImageFile], export: str, progress: Progress
 ) -> Iterator["Sa1bImage"]:
     from sam_jax.formats.sa1b import read_sa1b
 
+    progress(f"writing {export}", 0, len(images))
     for number, image in enumerate(images, 1):
         file = output / f"{image.stem}.json"
         try:
             yield read_sa1b(file)
         except InputError as error:
             raise InputError(f"{error}; remove {file} and go on with --resume") from None
-        tell(number)
+        progress(f"writing {export}", number, len(images))

@@ -1,18 +1,26 @@
-"""What `sam-jax track` does: frames in, files out, whatever stops it."""
+"""A run over a video: frames in, files out, whatever stops it."""
 
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import jax.numpy as jnp
 import numpy as np
 
-from sam_jax.cli.progress import ProgressBar
-from sam_jax.cli.track_output import (
+from sam_jax.errors import InputError
+from sam_jax.formats.mask_pictures import read_mask
+from sam_jax.formats.overlay import draw_overlay
+from sam_jax.progress import Progress, Tell, silent
+from sam_jax.stopping import stop_requests
+from sam_jax.version import __version__
+from sam_jax.video.frame_prompts import FramePrompt
+from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
+from sam_jax.video.inputs import mask_input, prompt_points
+from sam_jax.video.track_files import (
     MASKS,
     RESULTS,
     Overlay,
@@ -22,20 +30,33 @@ from sam_jax.cli.track_output import (
     write_masks,
     write_results,
 )
-from sam_jax.cli.track_prompts import FramePrompt
-from sam_jax.errors import InputError
-from sam_jax.formats.mask_pictures import read_mask
-from sam_jax.formats.overlay import draw_overlay
-from sam_jax.stopping import stop_requests
-from sam_jax.version import __version__
-from sam_jax.video.frames import CutVideoWarning, VideoSource, open_video
-from sam_jax.video.inputs import mask_input, prompt_points
 from sam_jax.video.tracked_masks import TrackedMasks
 from sam_jax.video.tracker import Tracker
 
 
+@dataclass(frozen=True)
+class TrackedFrames:
+    """What a run has done.
+
+    Attributes:
+      frames: how many are finished.
+      seconds: what they took.
+      written: the folder of masks, the overlay if there is one, and the results.
+    """
+
+    frames: int
+    seconds: float
+    written: tuple[Path, ...]
+
+
 class TrackRun:
-    """One call of the command."""
+    """Objects followed through one video.
+
+    Attributes:
+      done: what `run` has done, whatever ended it; None before.
+    """
+
+    done: TrackedFrames | None = None
 
     def __init__(
         self,
@@ -44,9 +65,19 @@ class TrackRun:
         output: Path,
         form: str,
         overlay: bool,
-        max_frames: int | None,
+        max_frames: int | None = None,
+        tell: Tell = silent,
     ):
         """Opens the video and reads masks; nothing is written yet.
+
+        Args:
+          video: a video file, a folder of pictures, or an animated picture.
+          prompts: in the order of their frames.
+          output: the folder to write to.
+          form: of the masks: "png", or "rle" for JSON files.
+          overlay: whether to draw the masks on the frames, too.
+          max_frames: after so many it ends.
+          tell: gets lines for a person.
 
         Raises:
           InputError: the video or a mask cannot be read, or a prompt is on no frame of it.
@@ -54,7 +85,7 @@ class TrackRun:
         self.path, self.output, self.form = video, output, form
         self.max_frames = max_frames
         self.video: VideoSource = open_video(video)
-        self.overlay = Overlay(output, self.video.frames_per_second) if overlay else None
+        self.overlay = Overlay(output, self.video.frames_per_second, tell) if overlay else None
         if self.overlay is not None:
             self.overlay.check_size(self.video.size_hw)
         # What a video file says of its length may be wrong.
@@ -89,8 +120,11 @@ class TrackRun:
             except InputError as error:
                 raise InputError(f"{where}{error}") from None
 
-    def run(self) -> None:
-        """Follows the objects to the end, or until it is stopped; then says what was done.
+    def run(self, progress: Progress = silent) -> None:
+        """Follows the objects to the end, or until it is stopped; `done` is what was done.
+
+        Args:
+          progress: of the frames.
 
         Raises:
           InputError: a frame cannot be read, the video was cut short, or prompts are left over at
@@ -113,10 +147,10 @@ class TrackRun:
                 stack.enter_context(self.video)
                 if self.overlay is not None:
                     stack.enter_context(self.overlay)
-                progress = stack.enter_context(ProgressBar("tracking", "frames", total))
+                progress("tracking", 0, total)
                 stop = stack.enter_context(stop_requests())
                 for done in self._frames():
-                    progress.update(done)
+                    progress("tracking", done, total)
                     if stop.is_set():
                         raise KeyboardInterrupt
             if self.video.cut is not None:
@@ -134,8 +168,7 @@ class TrackRun:
             ended = str(error)
             raise
         finally:
-            seconds = time.monotonic() - started
-            self._summary(done, seconds, ended)
+            self._finish(done, time.monotonic() - started, ended)
 
     def _total(self) -> int | None:
         known = [n for n in (self.video.length, self.max_frames) if n is not None]
@@ -223,16 +256,14 @@ class TrackRun:
             "ended_by": ended,
         }
 
-    def _summary(self, frames: int, seconds: float, ended: str) -> None:
+    def _finish(self, frames: int, seconds: float, ended: str) -> None:
         names = [self._name(index) for index in range(frames)]
         speed = round(frames / seconds, 3) if seconds else None
         write_results(self.output, self._record(frames, names, speed, ended))
-        click.echo(
-            f"{self.output / MASKS}  {frames} frames, {frames / max(seconds, 1e-9):.2f} a second"
-        )
+        written = [self.output / MASKS, self.output / RESULTS]
         if self.overlay is not None and self.overlay.path.exists():
-            click.echo(str(self.overlay.path))
-        click.echo(str(self.output / RESULTS))
+            written.insert(1, self.overlay.path)
+        self.done = TrackedFrames(frames, seconds, tuple(written))
 
 
 def _check_frames(prompts: list[FramePrompt], length: int, video: Path) -> None:

@@ -5,12 +5,29 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from sam_jax.cli.distributed_options import Hosts
 from sam_jax.errors import InputError
 
 # By which JAX's own time limit is later than ours.
 _AFTER_OUR_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """How the processes of a run find each other, in the words of `jax.distributed.initialize`.
+
+    Attributes:
+      coordinator_address: HOST:PORT of process 0; None where JAX knows all three by itself.
+      num_processes: how many they are.
+      process_id: which of them this one is, from 0.
+      initialization_timeout: seconds until all must be there.
+    """
+
+    coordinator_address: str | None
+    num_processes: int | None
+    process_id: int | None
+    initialization_timeout: int
 
 
 @contextmanager
@@ -37,7 +54,8 @@ def together(hosts: Hosts | None) -> Iterator[None]:
 def meet(hosts: Hosts) -> tuple[int, int]:
     """Waits for all processes; which of them this one is, and how many they are."""
     import jax
-    from jax._src.distributed import global_state
+
+    from sam_jax.folder_runs import process_numbers
 
     if hosts.process_id == 0 and hosts.coordinator_address is not None:
         _check_port(hosts.coordinator_address)
@@ -59,8 +77,7 @@ def meet(hosts: Hosts) -> tuple[int, int]:
         raise
     except (ValueError, RuntimeError) as error:
         raise InputError(_why_not(error, hosts)) from error
-    # `jax.process_index` would set up devices, of all machines together.
-    return global_state.process_id, global_state.num_processes
+    return process_numbers.joined()
 
 
 def _check_port(address: str) -> None:
@@ -84,14 +101,14 @@ def leave(hosts: Hosts) -> None:
     load, and devices would be compiled for that are another machine's.
     """
     import jax
-    from jax._src.distributed import global_state
+
+    from sam_jax.folder_runs import process_numbers
 
     try:
         _within(hosts, jax.distributed.shutdown)
     except RuntimeError as error:
         raise InputError(f"the other processes are gone again ({_first_line(error)})") from error
-    # JAX keeps these, and numbers the devices by them.
-    global_state.process_id, global_state.num_processes = 0, 1
+    process_numbers.forget()
 
 
 def _within(hosts: Hosts, function: Callable[[], None]) -> None:

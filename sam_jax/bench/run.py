@@ -1,25 +1,28 @@
-"""What `sam-jax bench` runs: readings of our package and of its rivals, in turn."""
+"""What a comparison runs: readings of our package and of its rivals, in turn."""
 
+import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_jax.cli.progress import ProgressBar
+from sam_jax.files import written_aside
+from sam_jax.progress import Progress, silent
 
 if TYPE_CHECKING:
     from sam_jax.bench.packages import Package
     from sam_jax.bench.report import Measured
 
 OURS = "sam_jax"
+FORMAT_VERSION = 1
 # Within one process; the other tasks take a process for every reading.
 IN_PROCESS = ("encoder", "prompts-64", "prompt-1", "generate")
 
 
 class BenchRun:
-    """One call of the command: its packages, and the readings of each task."""
+    """One comparison: its packages, and the readings of each task."""
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class BenchRun:
         self.model, self.dtype, self.rounds, self.rivals = model, dtype, rounds, rivals
         self.accelerator, self.photo = accelerator, photo
         self.devices: dict[str, str] = {}
+        self.tasks: tuple[str, ...] = ()
 
     def count(self, tasks: Sequence[str]) -> int:
         """How many readings `run` takes, warming up included."""
@@ -50,12 +54,20 @@ class BenchRun:
         counts = {"memory": packages, "first-mask": self.rounds * (packages + 1)}
         return sum(counts.get(task, (1 + self.rounds) * len(self._of_task(task))) for task in tasks)
 
-    def run(self, tasks: Sequence[str], bar: ProgressBar) -> list["Measured"]:
-        """Measures: first in processes of their own, while little else is in memory."""
-        steps = iter(range(1, self.count(tasks) + 1))
+    def run(self, tasks: Sequence[str], progress: Progress = silent) -> list["Measured"]:
+        """Measures: first in processes of their own, while little else is in memory.
+
+        Args:
+          tasks: what to measure.
+          progress: of the readings.
+        """
+        self.tasks = tuple(tasks)
+        total = self.count(tasks)
+        steps = iter(range(1, total + 1))
+        progress("measuring", 0, total)
 
         def done() -> None:
-            bar.update(next(steps))
+            progress("measuring", next(steps), total)
 
         measured = []
         if "memory" in tasks:
@@ -206,6 +218,39 @@ class BenchRun:
                 }
             packages[name] = CLASSES[name](self.model, self.dtype, self.accelerator, **extra)
         return packages
+
+
+def write_readings(
+    path: Path, run: BenchRun, measured: Sequence["Measured"], machine: Mapping[str, Any]
+) -> None:
+    """Writes all readings of a run to a JSON file.
+
+    Args:
+      path: of the file.
+      run: that was measured.
+      measured: by it.
+      machine: what it was measured on.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    arguments = {
+        "model": run.model,
+        "dtype": run.dtype,
+        "rounds": run.rounds,
+        "tasks": list(run.tasks),
+        "against": list(run.rivals),
+        "image": None if run.photo is None else run.photo.name,
+    }
+    values = {
+        "format_version": FORMAT_VERSION,
+        "arguments": arguments,
+        "machine": machine,
+        "devices": run.devices,
+        "tasks": {one.task: one.as_json() for one in measured},
+    }
+    with written_aside(path) as file:
+        file.write(json.dumps(values, indent=1).encode())
 
 
 def _masks(ours: Any, records: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

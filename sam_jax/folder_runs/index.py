@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
+from sam_jax.folder_runs.image_list import ImageFile
 from sam_jax.version import __version__
 
 MASKS_INDEX = "index_of_masks.json"
@@ -54,7 +54,7 @@ class FolderResult:
         return ", ".join(words)
 
 
-def together(parts: Iterable[Mapping[str, Any]]) -> FolderResult:
+def joined(parts: Iterable[Mapping[str, Any]]) -> FolderResult:
     """One result of the parts of several processes, each as `vars` gives it."""
     whole, report = FolderResult(), Counter[str]()
     for part in parts:

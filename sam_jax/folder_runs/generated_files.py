@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_jax.cli.folder_index import MASKS_INDEX, is_index
-from sam_jax.cli.generated_exports import remove_exports
-from sam_jax.cli.image_options import ImageFile
 from sam_jax.errors import InputError
 from sam_jax.files import part_name
+from sam_jax.folder_runs.generated_exports import remove_exports
+from sam_jax.folder_runs.image_list import ImageFile
+from sam_jax.folder_runs.index import MASKS_INDEX, is_index
 
 if TYPE_CHECKING:
     import numpy as np

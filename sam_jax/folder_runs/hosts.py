@@ -17,21 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
-
-from sam_jax.cli.distributed_options import Hosts
-from sam_jax.cli.folder_run import (
-    done_file,
-    keep_out_parts,
-    lock_file,
-    names_and_sizes,
-    own_folder,
-    remove_leftovers,
-)
-from sam_jax.cli.image_options import ImageFile
-from sam_jax.cli.meeting import leave, meet
 from sam_jax.errors import InputError
 from sam_jax.files import written_aside
+from sam_jax.folder_runs.image_list import ImageFile
+from sam_jax.folder_runs.leftovers import remove_leftovers
+from sam_jax.folder_runs.locks import done_file, keep_out_parts, lock_file, own_folder
+from sam_jax.folder_runs.meeting import Hosts, leave, meet
+from sam_jax.folder_runs.reading import names_and_sizes
+from sam_jax.progress import Tell, silent
 
 Item = TypeVar("Item")
 
@@ -67,15 +60,16 @@ class Share:
 
         Round-robin, so that what an earlier run has left to do is spread evenly.
         """
-        if self.count == 1:
-            return list(images)
-        grain = _grain()
-        options = grain.sharding.ShardOptions(self.index, self.count)
-        numbers = grain.MapDataset.range(len(images))[options.shard_index :: options.shard_count]
-        return [images[number] for number in numbers]
+        return list(images[self.index :: self.count])
 
-    def hand_in(self, result: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    def hand_in(
+        self, result: Mapping[str, Any], tell: Tell = silent
+    ) -> list[Mapping[str, Any]] | None:
         """Leaves what this process did, as JSON holds it; process 0 gets what all did.
+
+        Args:
+          result: of this process.
+          tell: gets a line where process 0 waits for others.
 
         Returns:
           The results in the order of the processes, in process 0; elsewhere None.
@@ -88,7 +82,7 @@ class Share:
             with written_aside(done_file(self.folder, self.index)) as file:
                 file.write(json.dumps({"task": self.task, "result": result}).encode())
             return None
-        others = self._wait_for_others()
+        others = self._wait_for_others(tell)
         missing = [number for number in range(1, self.count) if number not in others]
         if missing:
             which = " and ".join(f"process {number}" for number in missing)
@@ -98,11 +92,11 @@ class Share:
             )
         return [result, *(others[number] for number in range(1, self.count))]
 
-    def _wait_for_others(self) -> dict[int, Mapping[str, Any]]:
+    def _wait_for_others(self, tell: Tell) -> dict[int, Mapping[str, Any]]:
         waiting, results = set(range(1, self.count)), {}
         last_seen: dict[int, tuple[int, float]] = {}
         if waiting:
-            click.echo(f"process 0 has done its part and waits for {len(waiting)} more", err=True)
+            tell(f"process 0 has done its part and waits for {len(waiting)} more")
         while waiting:
             for number in sorted(waiting):
                 # Before the look for its result: it leaves that, then goes.
@@ -163,7 +157,6 @@ def own_share(folder: Path, hosts: Hosts | None, task: Sequence[Any]) -> Iterato
         with own_folder(folder):
             yield Share(folder)
         return
-    _grain()
     with ExitStack() as stack:
         # As early as can be: of two processes with one id, JAX would end one with a trace.
         if hosts.process_id is not None:
@@ -238,13 +231,3 @@ def _text_of(folder: Path, number: int) -> str | None:
     with suppress(FileNotFoundError):
         return json.loads(done_file(folder, number).read_bytes())["task"]
     return None
-
-
-def _grain() -> Any:
-    try:
-        import grain
-    except ImportError:
-        raise InputError(
-            "--distributed splits the images with Grain; pip install 'sam-jax[distributed]'"
-        ) from None
-    return grain
