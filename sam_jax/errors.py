@@ -1,5 +1,9 @@
 """Errors a user can cause. The command line turns each into one line and exit status 2."""
 
+import sys
+import warnings
+from types import FrameType
+
 
 class InputError(ValueError):
     """Something given to sam_jax cannot be used; the message is one line that says what to do."""
@@ -7,3 +11,12 @@ class InputError(ValueError):
 
 class CheckpointError(InputError):
     """A checkpoint is missing, damaged, of another family, or does not fit the model."""
+
+
+def warn_caller(message: str) -> None:
+    """A `UserWarning` that names the caller's line, the first one outside of this package."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("sam_jax."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

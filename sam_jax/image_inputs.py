@@ -5,6 +5,7 @@ An encoder takes float32 [B, side, side, 3] in RGB order: (value - mean) / devia
 it with zeros, the mean color, at the bottom and right; SAM 2 stretches it to the square.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float32, Shaped, UInt8
 from PIL import Image
 
 from sam_jax.errors import InputError
+from sam_jax.forks import refuse_forked
 from sam_jax.models.config import ModelConfig
 from sam_jax.models.input_frame import resized_hw
 from sam_jax.ops.resample import antialiased_matrix
@@ -103,12 +105,23 @@ def prepare_images(
     if not floats and images.dtype != jnp.uint8:
         raise InputError(f"prepare_images takes uint8 or floats in [0, 1], not {images.dtype}")
     if floats and not isinstance(images, jax.core.Tracer):
-        low, high = float(images.min()), float(images.max())
+        low, high = map(float, jax.device_get((images.min(), images.max())))
         if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):
             raise InputError(
                 f"prepare_images got floats from {low:g} to {high:g}; floats must lie in [0, 1], "
                 "so divide by 255 or give uint8"
             )
+    refuse_forked()
+    if isinstance(images, np.ndarray):
+        images = jax.device_put(images)
+    return _prepared(images, config)
+
+
+@partial(jax.jit, static_argnums=1)
+def _prepared(
+    images: Shaped[Array, "batch height width 3"], config: ModelConfig
+) -> Float32[Array, "batch size size 3"]:
+    floats = jnp.issubdtype(images.dtype, jnp.floating)
     frame, size_hw = config.frame, (images.shape[1], images.shape[2])
     side, (height, width) = frame.side, frame.image_hw(size_hw)
     values = jnp.asarray(images, jnp.float32) * (255 if floats else 1)

@@ -6,7 +6,6 @@ The image's frame: pixels of the original picture, points as (x, y), boxes as x0
 inputs are checked where a wrong value can still be named.
 """
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32
 from PIL import Image
 
-from sam_jax.errors import InputError
+from sam_jax.errors import InputError, warn_caller
 from sam_jax.image_inputs import prepare_image, resize_image
 from sam_jax.images import MAX_PIXELS
 from sam_jax.models.config import ModelConfig
@@ -311,11 +310,9 @@ def _check_masks(masks: object, mask_size: int) -> Float32[np.ndarray, "P s s"]:
             raise InputError(f"{where.format(index)} holds NaN or infinite logits")
     pictures = [index for index, mask in enumerate(logits) if _two_valued(mask)]
     if pictures:
-        warnings.warn(
+        warn_caller(
             f"{where.format(pictures[0])} looks like a picture of a mask, but mask prompts are "
-            "logits; use mask_to_logits, or the logits of an earlier result",
-            UserWarning,
-            stacklevel=4,
+            "logits; use mask_to_logits, or the logits of an earlier result"
         )
     return logits
 

@@ -74,6 +74,11 @@ def test_only_programs_are_removed_from_a_folder_of_the_users(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
 
 
+def test_a_folder_without_a_name_is_refused():
+    with pytest.raises(InputError, match="folder's name is empty"):
+        cache_compiled_programs("")
+
+
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file cannot keep programs: Not a directory") as caught:

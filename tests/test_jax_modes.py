@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from sam_jax import prepare_images
 from tests import public_calls
 from tests.public_calls import CALLS, SIZE, picture, small_segmenter, small_tracker
 
@@ -71,6 +72,8 @@ def test_nothing_is_sent_to_or_from_a_device_unasked():
         assert segmenter.predict(embedding, points=[[30, 20]]).masks.shape == (1, 3, *SIZE)
         assert segmenter.predict_logits(embedding, boxes=[])[1].shape == (0, 3)
         assert segmenter.generate(embedding, **public_calls.EVERYTHING)
+        for batch in (picture()[None], jax.device_put(picture()[None])):
+            assert prepare_images(batch, segmenter.config).shape[0] == 1
         state = tracker.prompt(tracker.start(SIZE), picture(), "a", points=[[30, 20]])
         state, found = tracker.step(state, picture())
         assert found.masks.shape == (1, *SIZE)

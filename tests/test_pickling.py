@@ -70,6 +70,7 @@ def test_an_open_video_says_that_it_stays():
 
 FORKED = """
 import os, warnings
+import numpy as np
 import sam_jax
 from tests.public_calls import picture, small_segmenter, small_tracker
 
@@ -79,6 +80,8 @@ calls = (
     lambda: segmenter.encode(picture()),
     lambda: tracker.start((9, 9)),
     lambda: sam_jax.Segmenter.load("tiny"),
+    lambda: sam_jax.load_params("tiny"),
+    lambda: sam_jax.prepare_images(np.zeros((1, 8, 9, 3), np.uint8), segmenter.config),
 )
 child = os.fork()
 if not child:
@@ -102,4 +105,4 @@ def test_a_fork_of_a_process_that_used_jax_is_told_so():
         check=True,
         timeout=300,
     )
-    assert done.stdout.count("forked after JAX was in use") == 3, done.stderr
+    assert done.stdout.count("forked after JAX was in use") == 5, done.stderr

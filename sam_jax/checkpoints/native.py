@@ -38,6 +38,7 @@ from sam_jax.checkpoints.weight_files import (
 from sam_jax.configs import config_from_json, config_to_json
 from sam_jax.errors import CheckpointError
 from sam_jax.files import directory_checksums
+from sam_jax.forks import refuse_forked
 from sam_jax.models.families import Model, ModelConfig, build_model, family_named, family_of
 from sam_jax.one_line import one_line
 from sam_jax.types import Params, compute_dtype
@@ -97,6 +98,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         are not the model's; then every missing, unexpected and wrong entry is listed.
     """
     path = checkpoint_path(path)
+    refuse_forked()
     record = _read_record(path)
     info = _info(path, record)
     _check_files(path, record.get("files"))

@@ -176,6 +176,10 @@ def checkpoint_path(name: str | os.PathLike) -> Path:
       CheckpointError: an official name that is not downloaded yet, an unknown name, a PyTorch file,
         nothing at that path, or a model in the package whose files are not those of the release.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise CheckpointError(
+            f"a checkpoint is given by its name or its directory, not by {type(name).__name__}"
+        )
     if not os.fspath(name):
         raise CheckpointError("the checkpoint's name is empty; give a name or a directory")
     known = named_checkpoint(name)
@@ -195,8 +199,8 @@ def checkpoint_path(name: str | os.PathLike) -> Path:
         )
     if not os.path.lexists(path):
         what = f"{str(path)!r} is neither a checkpoint directory nor a known name"
-        if not isinstance(name, str) or len(path.parts) > 1:
-            what = f"there is no checkpoint at {path}"
+        if not isinstance(name, str) or os.path.dirname(name):
+            what = f"there is no checkpoint at {os.fsdecode(name)}"
         raise CheckpointError(
             f"{what}; names are: {', '.join(known_names())}; downloaded models lie in "
             f"{_installed_folder()}"

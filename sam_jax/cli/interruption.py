@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM in a training run: what is kept, in one line; a second one ends it at once."""
 
+import _thread
 import os
 import signal
 import sys
@@ -81,22 +82,34 @@ def _second_ends(folder: Path) -> Iterator[None]:
 
 
 def _watch(reading: int, ended: threading.Event, line: Callable[[], str]) -> None:
-    requests = 0
+    requests, repeated = 0, threading.Event()
     while number := os.read(reading, 1):
         if number[0] not in _NUMBERS:
             continue
+        if repeated.is_set():  # our own, not a person's
+            repeated.clear()
+            continue
         requests += 1
         if requests == 1:
-            threading.Thread(target=_say_later, args=(ended,), daemon=True).start()
+            threading.Thread(target=_follow_up, args=(ended, repeated), daemon=True).start()
         elif not ended.is_set():
             _say(line())
             _leave()
     os.close(reading)
 
 
-def _say_later(ended: threading.Event) -> None:
-    if not ended.wait(_PATIENCE):
-        _say(WAITING)
+def _follow_up(ended: threading.Event, repeated: threading.Event) -> None:
+    """Says what a run that goes on waits for; outside of its updates, asks it again.
+
+    Python drops an exception that is raised in one of its own callbacks, such as the garbage
+    collector's, where a signal may find it while an update is traced.
+    """
+    while not ended.wait(_PATIENCE):
+        if signal.getsignal(signal.SIGTERM) is not _interrupt:
+            _say(WAITING)
+            return
+        repeated.set()
+        _thread.interrupt_main(signal.SIGTERM)
 
 
 def _interrupt(number: int, frame: Any) -> None:

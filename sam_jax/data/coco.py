@@ -85,17 +85,17 @@ class CocoInstances:
         self._annotations = Path(annotations)
         with naming(f"COCO file {os.fspath(annotations)!r}"):
             infos, spans, image_of, left_out, problems, has_masks = _objects(self._annotations)
+            self._problems = [
+                f"{count:,} {reason} ({problems[reason]})" for reason, count in left_out.items()
+            ]
             if not len(spans):
                 raise InputError(
-                    f"none of its objects can be used: {'; '.join(problems.values())}"
-                    if problems
+                    f"none of its objects can be used: {'; '.join(self._problems)}"
+                    if self._problems
                     else "it has no objects, or only crowds"
                 )
         self.left_out = dict(left_out)
         self.has_masks = has_masks
-        self._problems = [
-            f"{count:,} {reason} ({problems[reason]})" for reason, count in left_out.items()
-        ]
         # The annotations of an image after each other, in the file's order.
         order = np.argsort(image_of, kind="stable")
         self._spans = spans[order]

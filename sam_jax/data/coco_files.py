@@ -28,6 +28,7 @@ _NAMED = 6
 # A file of instances may have 450 MB, so it is recognised without being parsed.
 _KEYS = tuple(re.compile(rb'"' + key + rb'"\s*:\s*\[') for key in (b"images", b"annotations"))
 _MASKS, _BOXES = (re.compile(rb'"' + key + rb'"\s*:') for key in (b"segmentation", b"bbox"))
+_NO_OBJECTS = re.compile(rb'"annotations"\s*:\s*\[\s*\]')
 _NAME = re.compile(rb'"(?:file_name|coco_url)"\s*:\s*("(?:[^"\\]|\\.)*")')
 # Of the same images as instances_*.json, which are those of COCO's own that hold all objects.
 _BESIDE_INSTANCES = ("person_keypoints_", "stuff_")
@@ -281,6 +282,8 @@ def _content(path: Path) -> tuple[re.Pattern[bytes] | None, list[str]]:
         if not all(key.search(text) for key in _KEYS):
             return None, []
         kind = next((each for each in (_MASKS, _BOXES) if each.search(text)), None)
+        if kind is None and _NO_OBJECTS.search(text):
+            kind = _MASKS  # its reader says that it has none
         names = []
         for match in _NAME.finditer(text):
             try:

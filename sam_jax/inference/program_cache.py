@@ -48,6 +48,8 @@ def cache_compiled_programs(folder: str | os.PathLike | None = None) -> Path:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
+    if folder is not None and not os.fspath(folder):
+        raise InputError("the folder's name is empty; leave it out for the default one")
     mine = os.environ.get(_OURS)
     told = jax.config.values["jax_compilation_cache_dir"]
     if folder is None and told and told != mine:

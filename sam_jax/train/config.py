@@ -73,9 +73,10 @@ def read_values(source: str, changes: Sequence[str] = (), recipes: str = "vit_*"
     for change in changes:
         _change(values, change)
     if is_recipe and isinstance(values.get("optimizer"), dict):
-        changed = {
-            change.partition("=")[0].strip().removeprefix("optimizer.") for change in changes
-        }
+        names = {change.partition("=")[0].strip() for change in changes}
+        changed = {name.removeprefix("optimizer.") for name in names}
+        if "optimizer" in names:  # the whole table
+            changed |= set(values["optimizer"])
         values["optimizer"] = fitted_recipe(recipe, values["optimizer"], changed)
     return relative_to(values, "")
 

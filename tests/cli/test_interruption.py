@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM in a training run: one line wherever it is, and what was done is kept."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+from sam_jax.cli import interruption
 from sam_jax.cli.interruption import WAITING, what_is_kept
 from sam_jax.train import runs
 from sam_jax.train.loop.run_checkpoints import newest_step
@@ -83,6 +86,31 @@ def test_a_second_request_ends_an_update_that_does_not_listen(tmp_path):
     folder = tmp_path / "run"
     (line,) = interrupted(folder, "long step", signal.SIGINT, signal.SIGINT)
     assert "the checkpoint of step 5 is kept" in line
+
+
+def test_a_request_that_python_drops_is_asked_again(tmp_path, monkeypatch, capsys):
+    """What a signal's handler raises in a callback of the garbage collector is lost."""
+    monkeypatch.setattr(interruption, "_PATIENCE", 0.2)
+    begun = []
+
+    def in_a_callback(phase, info):
+        if not begun:
+            begun.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: begun.append("dropped"))
+    gc.callbacks.append(in_a_callback)
+    try:
+        with pytest.raises(click.Abort), interruption.interruptible(tmp_path):
+            gc.collect()
+            for _ in range(100):
+                time.sleep(0.1)
+    finally:
+        gc.callbacks.remove(in_a_callback)
+    assert begun == [True, "dropped"]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["interrupted before the first checkpoint; the same command begins again"]
 
 
 @pytest.mark.parametrize("command, recipe", [("train", "vit_b"), ("pretrain", "mae_vit_b")])

@@ -273,6 +273,21 @@ def test_big_json_is_recognised_without_being_parsed(coco, monkeypatch):
     assert len(open_dataset(folder / "train")) == 7 and read == ["instances_train.json"]
 
 
+def test_a_file_without_objects_and_one_of_other_images_say_so(coco):
+    folder = coco(".", "a.json")
+
+    def of_unknown_images(content):
+        for annotation in content["annotations"]:
+            annotation["image_id"] += 1000
+
+    edit(folder / "a.json", of_unknown_images)
+    with pytest.raises(InputError, match=r"can be used: 35 annotations of unknown images \("):
+        open_dataset(folder)
+    edit(folder / "a.json", lambda content: content["annotations"].clear())
+    with pytest.raises(InputError, match="it has no objects, or only crowds"):
+        open_dataset(folder)
+
+
 def test_names_no_file_can_have_are_left_out(coco):
     folder = coco(".", "annotations.json")
 

@@ -192,7 +192,10 @@ def test_many_unknown_images_are_counted_and_some_named(instances, folder):
     unknown = "1,500 annotations of unknown images (images 50, 51, 52, 53, 54 and 1,495 more, which"
     assert unknown in dataset.description
     edit(instances, lambda content: content.update(annotations=content["annotations"][-1500:]))
-    with pytest.raises(InputError, match="objects can be used: images 50, 51, .*are not listed"):
+    with pytest.raises(
+        InputError,
+        match="objects can be used: 1,500 annotations of unknown images .images 50, 51, .*are not listed",
+    ):
         CocoInstances(instances, [folder])
 
 

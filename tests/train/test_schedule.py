@@ -66,6 +66,7 @@ def test_decays_are_at_the_papers_fractions_of_any_run():
         ),
         ({"steps": 60, "schedule": "cosine", "decay_steps": [30]}, 'only with .* "step"'),
         ({"steps": 60, "decay_steps": [], "decay_factor": 0.5}, "decay_factor has no effect"),
+        ({"steps": 60, "decay_factor": 1.0}, "decay_factor 1 leaves the learning rate as it is"),
     ],
 )
 def test_what_cannot_happen_is_refused_in_one_line(kind, table, message):
@@ -91,6 +92,12 @@ def test_a_recipe_that_is_made_shorter_is_scaled_as_a_whole():
     assert of_recipe("vit_b", "schedule=cosine", "steps=60").warmup_steps == 6
     with pytest.raises(InputError, match="warmup_steps 250 is not below optimizer.steps 60"):
         of_recipe("vit_b", "steps=60", "warmup_steps=250")
+
+
+def test_a_whole_table_that_is_given_stays_as_it_was_given():
+    table = 'optimizer={steps=100,warmup_steps=40,schedule="step",decay_steps=[80]}'
+    values = read_values("vit_b", ["data.path=photos", table])
+    assert values["optimizer"]["warmup_steps"] == 40 and values["optimizer"]["decay_steps"] == [80]
 
 
 def test_the_plan_is_told_in_one_line():

@@ -94,6 +94,10 @@ def schedule_rules(options: OptimizerOptions, given: Mapping[str, Any]) -> dict[
         f"optimizer.decay_steps has {', '.join(map(str, early))}, which is not above "
         f"optimizer.warmup_steps {warmup}, {never}; raise it, or lower warmup_steps"
     ] = not early
+    rules[
+        "optimizer.decay_factor 1 leaves the learning rate as it is; lower it, or set "
+        "optimizer.decay_steps to []"
+    ] = options.decay_factor < 1 or not options.decay_steps
     rules["optimizer.decay_factor has no effect without optimizer.decay_steps; leave it out"] = (
         bool(options.decay_steps) or "decay_factor" not in given
     )
