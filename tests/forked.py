@@ -50,11 +50,16 @@ class Forks:
 
     def __init__(self, script):
         self._folder = tempfile.TemporaryDirectory()
+        # Programs are compiled once for all forks, and not in the folder that all tests share: what
+        # is killed while it writes there would leave a part of one.
+        compiled = {"JAX_COMPILATION_CACHE_DIR": f"{self._folder.name}/compiled"}
+        at_once = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **compiled, **at_once},
         )
 
     def start(self, *words):

@@ -61,8 +61,8 @@ def unbroken(forks, tmp_path_factory):
         ("compile", signal.SIGINT, 0),
         ("step", signal.SIGTERM, 8),
         ("read", signal.SIGINT, 7),
-        pytest.param("read", signal.SIGTERM, 7, marks=pytest.mark.slow),
-        pytest.param("compile", signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param("read", signal.SIGTERM, 7, marks=pytest.mark.exhaustive),
+        pytest.param("compile", signal.SIGTERM, 0, marks=pytest.mark.exhaustive),
         pytest.param("save", signal.SIGTERM, 5, marks=pytest.mark.slow),
     ],
 )
