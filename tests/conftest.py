@@ -39,12 +39,13 @@ with suppress(ImportError):
     settings.register_profile("steady", derandomize=True, deadline=None)
     settings.load_profile("steady")
 
-# What takes long to compile is compiled once for all files, workers and child processes. JAX reads
-# this when it is first imported; workers have it from the process that starts them.
+# What is compiled is compiled once for all files, workers and child processes, however small: what
+# is read takes a quarter of the time. JAX reads this when it is first imported; workers have it
+# from the process that starts them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="sam-jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 modules = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -58,41 +59,13 @@ install_import_hook(
 
 # XLA's newer way to compile what it fuses takes most of the time that is left.
 _OLDER_FUSIONS = "xla_cpu_use_fusion_emitters"
-# Files that take longest, in either suite: none should begin last.
-_LONGEST = [
-    "benchmarks/test_learn_scenes.py",
-    "parity/test_predictor.py",
-    "parity/test_automatic_parity.py",
-    "fuzz/test_fuzz_images.py",
-    "fuzz/test_fuzz_checkpoints.py",
-    "fuzz/test_fuzz_prompts.py",
-    "parity/test_tracker_parity.py",
-    "train/test_clip_learning.py",
-    "ops/test_attention.py",
-    "models/test_sam.py",
-    "cli/test_track.py",
-    "parity/test_sam2_predictor.py",
-    "parity/test_sam2_parity.py",
-    "train/test_loop.py",
-    "cli/test_hosts.py",
-    "test_segmenter.py",
-    "cli/test_evaluate.py",
-    "train/test_interaction.py",
-    "data/test_pipeline.py",
-]
 
 
 def pytest_configure(config):
     """XLA reads its flags when it compiles for the first time; child processes have them too."""
-    config.option.loadscopereorder = False  # by the number of tests, which says little
     if _is_quick(config) and "PYTEST_XDIST_WORKER" not in os.environ and _xla_has_older_fusions():
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --{_OLDER_FUSIONS}=false".strip()
-
-
-def pytest_collection_modifyitems(items):
-    order = {ROOT / "tests" / name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def _is_quick(config) -> bool:

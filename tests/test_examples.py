@@ -42,6 +42,7 @@ def test_example_runs(name, examples, monkeypatch, capsys):
     assert SAYS[name] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -1,7 +1,9 @@
 """Who may import whom: data goes one way, and torch is nowhere at run time."""
 
 import ast
+import builtins
 import subprocess
+import symtable
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -106,6 +108,47 @@ def test_jaxs_private_modules_are_used_in_one_place():
 def test_every_part_of_the_house_exists():
     parts = {p.stem for p in (ROOT / "sam_jax").iterdir() if p.suffix == ".py" or p.is_dir()}
     assert set(LINE_OF) <= parts
+
+
+def undefined_names(code):
+    """Names that a module reads, in any of its scopes, and neither it nor Python defines.
+
+    Shape strings of annotations are strings here: what they hold is no name.
+    """
+    module = symtable.symtable(code, "", "exec")
+    scopes, defined, read = [module], {*dir(builtins), "__file__", "__path__"}, set()
+    for scope in scopes:
+        scopes += scope.get_children()
+        for symbol in scope.get_symbols():
+            of_module = scope is module or symbol.is_global()
+            if of_module and (symbol.is_assigned() or symbol.is_imported()):
+                defined.add(symbol.get_name())
+            elif of_module and symbol.is_referenced():
+                read.add(symbol.get_name())
+    return read - defined
+
+
+# The linter and the type checker cannot tell a name that is not there from a shape string.
+@pytest.mark.parametrize("path, _", list(every_module()))
+def test_every_name_that_a_module_reads_is_defined(path, _):
+    assert not undefined_names(path.read_text())
+
+
+def test_undefined_names_are_found_in_every_scope():
+    code = (
+        "import os\n"
+        "def f(x: 'batch height') -> lost_type: return [os, x, len, later, lost]\n"
+        "class C:\n"
+        "    own = 1\n"
+        "    also = own + lost_in_class\n"
+        "    def g(self): return (lambda: own), [y for y in lost_in_list], late()\n"
+        "def late():\n"
+        "    global set_by_a_function\n"
+        "    set_by_a_function = __file__\n"
+        "later = set_by_a_function\n"
+    )
+    lost = {"lost", "lost_type", "lost_in_class", "lost_in_list", "own"}
+    assert undefined_names(code) == lost
 
 
 def run_python(code, tmp_path):

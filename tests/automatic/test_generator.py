@@ -16,6 +16,8 @@ from sam_jax.configs import TEST
 from sam_jax.formats.rle import decode_rle
 from sam_jax.models.sam.sam import variable_shapes
 
+pytestmark = pytest.mark.optimised
+
 PHOTO = "examples/photos/coffee.jpg"
 LOOSE = {
     "points_per_side": 8,

@@ -97,6 +97,27 @@ def run():
     return Run()
 
 
+@pytest.fixture(scope="module")
+def programs():
+    """Updates that were compiled, by their text."""
+    return {}
+
+
+@pytest.fixture
+def compiled_once(monkeypatch, programs):
+    """Runs take updates over from each other: they cost far more to compile than to run."""
+    from sam_jax.train.loop import loop
+
+    def replaced(lowered):
+        text = lowered.as_text()
+        if text not in programs:
+            options = {"xla_backend_optimization_level": 0}
+            programs[text] = lowered.compile(compiler_options=options)
+        return programs[text]
+
+    monkeypatch.setattr(loop, "compiled", replaced)
+
+
 @pytest.fixture
 def photos(folder):
     """A folder with four images of one size, and a file that is no image."""

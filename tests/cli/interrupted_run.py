@@ -79,7 +79,12 @@ def toy():
         toy_run.main(folder)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        hold(sys.argv[2], Path(f"{sys.argv[1]}.held"))
+def command(folder, place=None):
+    sys.argv[1:] = [folder]
+    if place:
+        hold(place, Path(f"{folder}.held"))
     main(["toy"])
+
+
+if __name__ == "__main__":
+    command(*sys.argv[1:])

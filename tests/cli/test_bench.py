@@ -133,9 +133,14 @@ def test_a_cold_start_has_an_empty_and_a_filled_cache(run, alone, tmp_path):
         assert found["packages"][label]["readings"] == pytest.approx(totals)
 
 
-@pytest.mark.slow
 @with_all_packages
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param("float32", marks=pytest.mark.slow),
+        pytest.param("bfloat16", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_every_package_does_everything(run, dtype, tmp_path):
     file = tmp_path / "bench.json"
     tasks = ("encoder", "prompts-64", "prompt-1", "generate", "first-mask", "memory")

@@ -15,6 +15,7 @@ from sam_jax.inference.program_cache import (
 )
 
 ROOT = Path(__file__).parents[2]
+QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 FOLDER, SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
@@ -23,7 +24,7 @@ def segment(checkpoint):
     """A process of `sam-jax segment` that keeps whatever it compiles."""
 
     def run(**environment):
-        given = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+        given = {k: v for k, v in os.environ.items() if not k.startswith("JAX_") or k == QUICK}
         given |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", SECONDS: "0"}
         code = "from sam_jax.cli.main import main; main()"
         arguments = ["segment", "photo.png", "--point", "30,20", "--checkpoint", str(checkpoint)]

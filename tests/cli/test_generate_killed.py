@@ -89,6 +89,7 @@ def assert_same_as_whole_run():
         assert (OUT / name).read_bytes() == (Path("whole") / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_killed_runs_are_gone_on_with(photos, start, run, checkpoint):
     run(*ARGS, "--checkpoint", checkpoint, "--output", "whole")
     choose = random.Random(0)

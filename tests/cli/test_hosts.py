@@ -136,7 +136,10 @@ def finished(parts=(0, 1)):
     return {name for name in names(OUT) if name[:2] in stems and int(name[:2]) % 2 in parts}
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "killed",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.exhaustive)],
+)
 def test_after_a_kill_the_other_ends_its_part_and_resume_the_rest(
     make_photos, start, generate, refused, killed
 ):

@@ -3,8 +3,6 @@
 import gc
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,23 +15,28 @@ from sam_jax.cli.interruption import WAITING, what_is_kept
 from sam_jax.train import runs
 from sam_jax.train.loop.run_checkpoints import newest_step
 from sam_jax.train.mae import pretrain as pretrain_module
+from tests.forked import Forks
 
 SCRIPT = Path(__file__).parent / "interrupted_run.py"
-COMMAND = [sys.executable, str(SCRIPT)]
 
 
-def finished(folder):
-    done = subprocess.run([*COMMAND, str(folder)], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def forks():
+    forks = Forks(SCRIPT)
+    yield forks
+    forks.close()
+
+
+def finished(forks, folder):
+    done = forks.run(folder)
     assert done.returncode == 0, done.stderr
     return np.load(folder / "model.npy"), done.stdout
 
 
-def interrupted(folder, place, *signals):
+def interrupted(forks, folder, place, *signals):
     """What a run that is held up at a place says on stderr, interrupted there; it ends with 130."""
     marker = Path(f"{folder}.held")
-    child = subprocess.Popen(
-        [*COMMAND, str(folder), place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    child = forks.start(folder, place)
     try:
         while not marker.exists():
             assert child.poll() is None, child.communicate()
@@ -43,15 +46,15 @@ def interrupted(folder, place, *signals):
             time.sleep(0.3)  # two of the same that are waiting are one
         said = child.communicate(timeout=50)[1]
     finally:
-        child.kill()
+        child.send_signal(signal.SIGKILL)
     assert child.returncode == 130, said
     # On a busy machine a run may wait for so long that it says what for.
     return [line for line in said.splitlines() if line != WAITING]
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("unbroken") / "run")[0]
+def unbroken(forks, tmp_path_factory):
+    return finished(forks, tmp_path_factory.mktemp("unbroken") / "run")[0]
 
 
 # What is held up for a minute must end before that: `interrupted` waits for 50 seconds.
@@ -61,30 +64,30 @@ def unbroken(tmp_path_factory):
         ("compile", signal.SIGINT, 0),
         ("step", signal.SIGTERM, 8),
         ("read", signal.SIGINT, 7),
-        pytest.param("read", signal.SIGTERM, 7, marks=pytest.mark.slow),
-        pytest.param("compile", signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param("read", signal.SIGTERM, 7, marks=pytest.mark.exhaustive),
+        pytest.param("compile", signal.SIGTERM, 0, marks=pytest.mark.exhaustive),
         pytest.param("save", signal.SIGTERM, 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_ends_with_one_line_and_the_same_command_goes_on(
-    tmp_path, unbroken, place, number, step
+    forks, tmp_path, unbroken, place, number, step
 ):
     folder = tmp_path / "run"
-    (line,) = interrupted(folder, place, number)
+    (line,) = interrupted(forks, folder, place, number)
     assert line == what_is_kept(folder)
     assert newest_step(folder / "checkpoints") == step
     if not step:
         assert line == "interrupted before the first checkpoint; the same command begins again"
         return
     assert f"the checkpoint of step {step} is kept in {folder / 'checkpoints'}" in line
-    found, told = finished(folder)
+    found, told = finished(forks, folder)
     assert f"going on from step {step}\n" in told
     np.testing.assert_array_equal(found, unbroken)
 
 
-def test_a_second_request_ends_an_update_that_does_not_listen(tmp_path):
+def test_a_second_request_ends_an_update_that_does_not_listen(forks, tmp_path):
     folder = tmp_path / "run"
-    (line,) = interrupted(folder, "long step", signal.SIGINT, signal.SIGINT)
+    (line,) = interrupted(forks, folder, "long step", signal.SIGINT, signal.SIGINT)
     assert "the checkpoint of step 5 is kept" in line
 
 

@@ -13,34 +13,14 @@ from training_photos import CONFIG, write_photos
 from sam_jax import Segmenter
 from sam_jax.checkpoints.native import load_checkpoint, save_checkpoint
 from sam_jax.configs import TEST
-from sam_jax.train.loop import loop
 from sam_jax.train.loop.run_log import RunLog
 
 pytest.importorskip("grain")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 KERNELS = {f"image_encoder/blocks_{i}/attn/qkv/kernel" for i in range(2)}
 DECODER = ("tune.method=decoder", "optimizer.frozen=['iou_prediction_head']", "run.picture_every=0")
 LORA = ("tune.method=lora", "tune.lora_rank=2", "tune.lora_targets=['k']")
-
-
-@pytest.fixture(scope="module")
-def programs():
-    """Updates that were compiled, by their text."""
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def compiled_once(monkeypatch, programs):
-    """Runs take updates over from each other: they cost far more to compile than to run."""
-
-    def replaced(lowered):
-        text = lowered.as_text()
-        if text not in programs:
-            options = {"xla_backend_optimization_level": 0}
-            programs[text] = lowered.compile(compiler_options=options)
-        return programs[text]
-
-    monkeypatch.setattr(loop, "compiled", replaced)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_many_unknown_images_are_counted_and_some_named(instances, folder):
     edit(instances, lambda content: content.update(annotations=content["annotations"][-1500:]))
     with pytest.raises(
         InputError,
-        match="objects can be used: 1,500 annotations of unknown images .images 50, 51, .*are not listed",
+        match="be used: 1,500 annotations of unknown images .images 50, 51, .*are not listed",
     ):
         CocoInstances(instances, [folder])
 

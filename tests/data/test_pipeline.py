@@ -340,10 +340,10 @@ def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
-@pytest.mark.parametrize("killed", [1, 2])
+@pytest.mark.parametrize("killed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_training_with_one_line(tmp_path, killed):
-    with training(tmp_path, 3) as (process, workers):
-        assert len(workers) == 3
+    with training(tmp_path, killed + 1) as (process, workers):
+        assert len(workers) == killed + 1
         time.sleep(1)  # until each holds a sample that the pipe has no room for
         for worker in workers[:killed]:
             os.kill(worker, signal.SIGKILL)
@@ -355,7 +355,9 @@ def test_a_killed_worker_ends_training_with_one_line(tmp_path, killed):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="workers are asked by a signal")
-@pytest.mark.parametrize("request_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "request_", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_workers_read_on_when_they_are_asked_to_end(tmp_path, request_):
     with training(tmp_path, 2, batches=40) as (process, workers):
         for worker in workers:

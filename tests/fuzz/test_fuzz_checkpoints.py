@@ -30,7 +30,13 @@ from sam_jax.checkpoints.native import flat_shapes, load_checkpoint
 from sam_jax.configs import TEST
 from sam_jax.errors import CheckpointError
 
-pytestmark = pytest.mark.slow
+
+def cases(few, all_of_them):
+    """The first of the damaged files in the slow suite, all in the exhaustive one."""
+    slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
+    values = [pytest.param(few, marks=slow), pytest.param(all_of_them, marks=exhaustive)]
+    return pytest.mark.parametrize("cases", values)
+
 
 SMALL = replace(
     TEST,
@@ -135,7 +141,8 @@ def is_whole(config, variables):
     )
 
 
-def test_pth_files_damaged_anywhere(state, tmp_path):
+@cases(60, 200)
+def test_pth_files_damaged_anywhere(state, tmp_path, cases):
     torch.save(state, tmp_path / "good.pth")
     data = (tmp_path / "good.pth").read_bytes()
     config, good, _, _ = convert.read_source(tmp_path / "good.pth")
@@ -143,7 +150,7 @@ def test_pth_files_damaged_anywhere(state, tmp_path):
     directory = data.index(b"PK\x01\x02")
     read = Counter()
     with bounded():
-        for case in range(200):
+        for case in range(cases):
             rng = np.random.default_rng([1, case])
             mutate = ANYWHERE[case % len(ANYWHERE)]
             if case % 2:  # near the end, where the zip file's directory is
@@ -156,7 +163,7 @@ def test_pth_files_damaged_anywhere(state, tmp_path):
             read[found is not None] += 1
             # Checksums and strictness let nothing through but what changes nothing.
             assert found is None or (found[0] == SMALL and equal(found[1], good)), case
-    assert read[True] and read[False] > 100
+    assert read[True] and read[False] > cases / 2
 
 
 def pickle_of(path):
@@ -180,13 +187,14 @@ def other_opcodes(rng, data):
     return data
 
 
-def test_pth_files_whose_pickle_says_something_else(state, tmp_path):
+@cases(60, 200)
+def test_pth_files_whose_pickle_says_something_else(state, tmp_path, cases):
     """With right checksums, so that it is the pickle's reader that must cope."""
     torch.save(state, tmp_path / "good.pth")
     name, entries = pickle_of(tmp_path / "good.pth")
     read = Counter()
     with bounded():
-        for case in range(200):
+        for case in range(cases):
             rng = np.random.default_rng([2, case])
             mutate = [*ANYWHERE, other_opcodes, other_opcodes][case % 8]
             path = tmp_path / "damaged.pth"
@@ -196,7 +204,7 @@ def test_pth_files_whose_pickle_says_something_else(state, tmp_path):
             found = outcome(convert.read_source, path)
             read[found is not None] += 1
             assert found is None or is_whole(found[0], found[1]), case
-    assert read[False] > 100
+    assert read[False] > cases / 2
 
 
 def other_json(rng, value):
@@ -216,14 +224,15 @@ def other_json(rng, value):
     return odd[rng.integers(len(odd))]
 
 
-def test_safetensors_files(state, tmp_path):
+@cases(45, 150)
+def test_safetensors_files(state, tmp_path, cases):
     save_file(state, tmp_path / "good.safetensors")
     data = (tmp_path / "good.safetensors").read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header, values = json.loads(data[8 : 8 + length]), data[8 + length :]
     read = Counter()
     with bounded():
-        for case in range(150):
+        for case in range(cases):
             rng = np.random.default_rng([3, case])
             mutate = ANYWHERE[case % len(ANYWHERE)]
             if case % 3 == 0:
@@ -239,7 +248,7 @@ def test_safetensors_files(state, tmp_path):
             read[found is not None] += 1
             # The format has no checksum: changed values are values.
             assert found is None or is_whole(found[0], found[1]), case
-    assert read[True] and read[False] > 75
+    assert read[True] and read[False] > cases / 2
 
 
 def sign(path):
@@ -253,7 +262,8 @@ def sign(path):
     (path / "config.json").write_text(json.dumps(record))
 
 
-def test_native_checkpoints(state, tmp_path, monkeypatch):
+@cases(45, 150)
+def test_native_checkpoints(state, tmp_path, monkeypatch, cases):
     # Where one array cannot be read, Orbax's threads find their event loop closed, and say so.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     torch.save(state, tmp_path / "good.pth")
@@ -264,7 +274,7 @@ def test_native_checkpoints(state, tmp_path, monkeypatch):
     parameters = [name for name in files if name.parts[0] == "params"]
     read = Counter()
     with bounded():
-        for case in range(150):
+        for case in range(cases):
             rng = np.random.default_rng([4, case])
             damaged = tmp_path / "damaged"
             shutil.rmtree(damaged, ignore_errors=True)
@@ -276,7 +286,7 @@ def test_native_checkpoints(state, tmp_path, monkeypatch):
                 assert found.config == before.config, case
                 assert equal(found.params, before.params), case
     gc.collect()
-    assert read[True] and read[False] > 75
+    assert read[True] and read[False] > cases / 2
 
 
 def damage_native(rng, case: int, path: Path, files, parameters) -> None:

@@ -146,20 +146,15 @@ def test_the_model_in_miniature_equals_the_original(small_pair, name, record_pro
     small_pair.compare(image, prompts_for(image)).check(record_property, f"test, {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut, 501x333"])
 def test_vit_b_equals_the_original(vit_b, name, record_property):
     image = photos.photo(name)
     vit_b.compare(image, prompts_for(image)).check(record_property, f"vit_b, {name}")
 
 
-# A portrait among them in the slow suite; the others are exhaustive.
-MORE_PHOTOS = [
-    pytest.param(name, marks=pytest.mark.slow if "333x501" in name else pytest.mark.exhaustive)
-    for name in ("coffee", "rocket, 333x501", "retina", *photos.EXTRA)
-]
-
-
-@pytest.mark.parametrize("name", MORE_PHOTOS)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["coffee", "rocket, 333x501", "retina", *photos.EXTRA])
 def test_vit_b_equals_the_original_on_more_photos(vit_b, name, record_property):
     image = photos.photo(name)
     vit_b.compare(image, prompts_for(image)).check(record_property, f"vit_b, {name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorboardX  # noqa: F401  # which a run imports when it begins: not in every fork
 
 from sam_jax.errors import InputError
 from sam_jax.sharding import make_mesh
@@ -97,10 +98,14 @@ def main(folder, spec=""):
         run_job(job, optimizer, options, make_mesh(devices=jax.devices()), folder, begin, print)
 
 
-if __name__ == "__main__":
+def command(*words):
     try:
-        main(*sys.argv[1:])
+        main(*words)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    command(*sys.argv[1:])
