@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from sam_jax.configs import MAE_VIT_B
-from sam_jax.data.crops import normalized_crops, random_box, random_crop
+from sam_jax.data.crops import random_box, random_crop
+from sam_jax.image_inputs import normalized
 
 SIZE_HW = (600, 600)
 
@@ -86,7 +87,7 @@ def test_a_crop_is_pillows_bicubic_resize_of_its_box_mirrored_half_of_the_time()
 
 def test_crops_are_normalised_with_imagenets_statistics():
     crops = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    found = normalized_crops(jnp.asarray(crops), MAE_VIT_B.pixel_mean, MAE_VIT_B.pixel_std)
+    found = normalized(jnp.asarray(crops), MAE_VIT_B)
     expected = (crops / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     assert found.dtype == jnp.float32
     # Float32 against float64.
