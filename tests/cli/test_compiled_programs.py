@@ -39,6 +39,7 @@ def segment(checkpoint):
     return run
 
 
+@pytest.mark.slow
 def test_programs_are_kept_and_looked_up_and_damaged_ones_are_replaced(segment, tmp_path):
     cache = tmp_path / "mine"
     first = segment(SAM_JAX_CACHE=str(cache))

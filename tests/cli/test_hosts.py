@@ -105,6 +105,7 @@ def assert_same_folders(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_does(make_photos, start, failing, checkpoint):
     make_photos(7)
     for name in ("02.png", "05.png"):
@@ -179,6 +180,7 @@ def test_after_a_kill_the_other_ends_its_part_and_resume_the_rest(
     assert_same_folders(OUT, Path("whole"))
 
 
+@pytest.mark.slow
 def test_slurm_tells_the_processes_itself(make_photos, start, run, checkpoint):
     make_photos(5)
     run("encode", "photos", "--checkpoint", checkpoint, "--output", "whole")

@@ -288,6 +288,7 @@ def test_the_kind_of_model_is_looked_at_first(tmp_path, monkeypatch, name):
     assert "video needs" in output and "run `sam-jax download sam2.1_tiny`" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done(model, tmp_path):
     with VideoWriter(tmp_path / "video.mp4", 10.0, SIZE) as writer:
         for frame in frames(400):

@@ -57,6 +57,7 @@ def metrics(run_folder):
     return [json.loads(line) for line in Path(run_folder, "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_checkpoint_that_segments_and_goes_on_where_it_stood(
     run, photos, monkeypatch
 ):

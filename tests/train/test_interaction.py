@@ -189,7 +189,7 @@ def test_what_is_predicted_in_the_padding_is_neither_clicked_nor_counted(run, ta
 def test_the_single_mask_is_trained_on_the_first_prompt_if_wanted(targets):
     """Its logits have a gradient then, and what is shown and given back stays one of the three."""
 
-    @partial(jax.jit, static_argnums=2, compiler_options={"xla_backend_optimization_level": 0})
+    @partial(jax.jit, static_argnums=2)
     def total(single, three, single_first):
         def decode(prompts, multimask, key):
             of_all = jnp.concatenate([jnp.full((P, 1), single), jnp.full((P, 3), three)], axis=1)
