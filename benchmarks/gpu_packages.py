@@ -98,7 +98,7 @@ class Ours:
         [features] = compiled.encode(prepared(self.name, 1))
         prompts = ImagePrompts(grid_points(self.config.image_size), np.ones((64, 1), np.int32))
         [(logits, scores)] = compiled.decode([features], [prompts], True)
-        return {"embedding": np.asarray(features), "logits": logits, "iou": scores}
+        return {"embedding": np.asarray(features.embedding), "logits": logits, "iou": scores}
 
     def generator(self, threshold: float) -> Callable[[], int]:
         """Masks of the photo; gives their number."""
