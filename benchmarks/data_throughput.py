@@ -26,7 +26,7 @@ SIZE_HW = (1500, 2250)
 
 
 def photo(rng: np.random.Generator) -> Image.Image:
-    """Smooth colours with some grain: a JPEG of about 700 kB, as those of SA-1B are."""
+    """Smooth colors with some grain: a JPEG of about 700 kB, as those of SA-1B are."""
     height, width = SIZE_HW
     coarse = rng.integers(0, 256, (height // 30, width // 30, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

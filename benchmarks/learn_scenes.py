@@ -3,7 +3,7 @@
     python benchmarks/learn_scenes.py [--steps 1800] [--scenes 100] [--output DIR]
 
 Trains as examples/learn_scenes.toml says and prints a table: mean IoU on scenes that no run draws,
-of the same kind, for one click in the object's centre and for its box; the most confident of three
+of the same kind, for one click in the object's center and for its box; the most confident of three
 masks, and the best of them. Beside it the same model with random parameters, and what needs no
 model: flood fill from the click, and the filled box.
 """

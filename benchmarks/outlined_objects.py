@@ -6,7 +6,7 @@
 The photographs are in other packages (`benchmarks/outlined/README.md`); those of packages that are
 not installed are left out, and said so. Prints mean IoU over the objects after clicks and from the
 object's box, as `sam-jax evaluate` measures it, beside what can be had without a model. The first
-click is in the object's centre; "random click" is the mean of five others, anywhere in the object.
+click is in the object's center; "random click" is the mean of five others, anywhere in the object.
 Best of three is of the masks of a model, or of flood fill's three tolerances. Under the table is
 how well the predicted IoU of all masks after the first click ranks them.
 """
@@ -78,7 +78,7 @@ def measured(images: SelectedImages, data: OutlinedPictures, sheet: Sheet | None
 
 
 def _three_masks(image: EvaluatedImage) -> tuple[list[float], list[float]]:
-    """Predicted and real IoU of all masks after a click in the centre."""
+    """Predicted and real IoU of all masks after a click in the center."""
     truths = [image.mask(place) for place in range(len(image.objects))]
     points = np.array([[centre_point(truth)] for truth in truths], np.float32)
     labels = np.ones(points.shape[:2], np.int32)

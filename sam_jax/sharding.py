@@ -24,7 +24,7 @@ DATA, MODEL = "data", "model"
 ALL = (DATA, MODEL)
 
 # The first rule found in a parameter's path says how its dimensions are divided. Paths are those of
-# the tree from `split_heads`; the state of an optimiser repeats them behind names of its own.
+# the tree from `split_heads`; the state of an optimizer repeats them behind names of its own.
 PARTITION_RULES: tuple[tuple[str, P], ...] = (
     (r"blocks_\d+/attn/qkv/kernel$", P(None, None, MODEL, None)),
     (r"blocks_\d+/attn/qkv/bias$", P(None, MODEL, None)),
@@ -157,7 +157,7 @@ def partition_specs(tree: Any) -> Any:
     """How each array of a tree is divided, by `PARTITION_RULES`.
 
     Args:
-      tree: parameters from `split_heads`, or anything that holds such trees, like an optimiser's
+      tree: parameters from `split_heads`, or anything that holds such trees, like an optimizer's
         state; arrays or `jax.ShapeDtypeStruct`.
 
     Raises:

@@ -79,7 +79,7 @@ class Prompts:
     shares B and P.
 
     Attributes:
-      points: (x, y), where (0, 0) is the centre of the first pixel.
+      points: (x, y), where (0, 0) is the center of the first pixel.
       labels: 1 foreground, 0 background, 2 and 3 a box's corners, -1 the learned "not a point"
         token, -2 an absent point, which takes no part in anything.
       boxes: x0 y0 x1 y1.

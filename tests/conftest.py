@@ -1,7 +1,7 @@
 """Shapes in signatures are checked at run time in every test; compiled programs are shared.
 
-Most models here are so small that they run in less time than XLA takes to optimise them. So what is
-compiled is not optimised, by a factor of five or more in time, but in modules marked `optimised`,
+Most models here are so small that they run in less time than XLA takes to optimize them. So what is
+compiled is not optimized, by a factor of five or more in time, but in modules marked `optimised`,
 which run for longer; and in the slow and exhaustive suites, where XLA does all that it does for
 users.
 """
@@ -80,7 +80,7 @@ def _xla_has_older_fusions() -> bool:
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_a_module(request):
-    """Optimised or not; and gone with it, for those of all modules take many gigabytes."""
+    """Optimized or not; and gone with it, for those of all modules take many gigabytes."""
     quick = _is_quick(request.config) and not request.node.get_closest_marker("optimised")
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
     if "jax" in sys.modules:

@@ -40,7 +40,7 @@ def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def sam_variables(config: Any) -> Any:
-    """NumPy variables away from what initialisation gives."""
+    """NumPy variables away from what initialization gives."""
     rng = np.random.default_rng(1)
 
     def fill(path, leaf):

@@ -35,7 +35,7 @@ def commands():
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Ten pictures with two discs each, labelled, in the working directory."""
+    """Ten pictures with two discs each, labeled, in the working directory."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows, columns = np.indices((90, 120))

@@ -45,7 +45,7 @@ def test_what_was_used_pickles_and_copies(objects, expected):
 def test_a_spawned_process_gives_the_same(objects, expected):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.apply(answers, (objects,))
-    # It optimises what it compiles, and this process does not: float32 rounding.
+    # It optimizes what it compiles, and this process does not: float32 rounding.
     for one, other in zip(found, expected, strict=True):
         if other.dtype == bool:
             assert (one == other).mean() > 0.999

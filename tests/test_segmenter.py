@@ -22,7 +22,7 @@ ATOL = 2e-5
 
 
 def random_params(config, seed=0):
-    """Variables away from what initialisation gives: no table, bias or norm is trivial."""
+    """Variables away from what initialization gives: no table, bias or norm is trivial."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):

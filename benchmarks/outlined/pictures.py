@@ -42,7 +42,7 @@ class Outline:
     holes: list[Ring]
 
     def mask(self, size_hw: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-        """The pixels whose centre is in the object."""
+        """The pixels whose center is in the object."""
         inside, outside = (
             polygons_to_mask([np.ravel(ring).tolist() for ring in rings], size_hw)
             for rings in (self.polygons, self.holes)
@@ -59,7 +59,7 @@ class Picture:
       distribution: what to install; None for a picture that no package has.
       file: its path in the package's folder, or in a folder of extra images.
       by: who made it.
-      licence: its own, where one is known.
+      license: its own, where one is known.
       sha256: of the file.
       size_hw: height and width.
       objects: the outlines.

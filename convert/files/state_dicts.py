@@ -32,7 +32,7 @@ _WRAPPER_PARTS = re.compile(
 )
 # Tensors of a training wrapper that are no part of any model's result.
 _OF_TRAINING = re.compile(r"n_averaged$|(.*[._])?(loss|losses|loss_fn|criterion|metrics?|lpips)\b")
-# An optimiser's averages may stand under the weights' names.
+# An optimizer's averages may stand under the weights' names.
 _NOT_WEIGHTS = re.compile(r"optim|grad|scheduler")
 _AVERAGED = frozenset({"ema", "teacher", "swa", "averaged", "average"})
 _STUDENT = frozenset({"student", "online"})

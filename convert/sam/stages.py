@@ -33,7 +33,7 @@ def sam_stages(
 
 
 def _image(rng: np.random.Generator, side: int) -> Float[np.ndarray, "1 {side} {side} 3"]:
-    """A normalised image like a photo: smooth shading, edges, fine noise, padded at the bottom."""
+    """A normalized image like a photo: smooth shading, edges, fine noise, padded at the bottom."""
     y, x = np.mgrid[0:side, 0:side] / side
     image = np.zeros((side, side, 3))
     for frequency in (1, 2, 4, 8, 16):

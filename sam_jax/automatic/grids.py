@@ -45,7 +45,7 @@ def layer_points(options: GenerateOptions, layer: int) -> Float64[np.ndarray, "n
 def image_crops(size_hw: tuple[int, int], options: GenerateOptions) -> list[Crop]:
     """The image itself and the crops of every layer, as the original cuts them; or the tiles.
 
-    Layer i has 2^i crops a side. Neighbours overlap by `crop_overlap_ratio` of the short side,
+    Layer i has 2^i crops a side. Neighbors overlap by `crop_overlap_ratio` of the short side,
     halved from layer to layer; crops at the right and bottom end with the image.
     """
     if options.tile_size is not None:

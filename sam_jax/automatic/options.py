@@ -34,7 +34,7 @@ class GenerateOptions:
       tile_size: cuts an image into overlapping square tiles of this many pixels, generates on each
         at full resolution and joins what their seams cut. For images too large for one pass; not
         with crop layers. Raising it means fewer tiles and coarser masks.
-      tile_overlap: overlap of neighbouring tiles as a part of `tile_size`. Raising it joins masks
+      tile_overlap: overlap of neighboring tiles as a part of `tile_size`. Raising it joins masks
         over seams more surely and costs more tiles.
       pred_iou_thresh: lowest quality that the model predicts for a mask. Raising it keeps fewer,
         better masks.

@@ -263,7 +263,7 @@ def _measure_block(
     full = jnp.where(within, full, -jnp.inf)
     mask, high, low = (full > threshold for threshold in thresholds)
     changes = mask ^ jnp.pad(mask[:, :-1], ((0, 0), (1, 0)))
-    # Eight columns a byte: whole rows of bytes are combined, never neighbouring ones.
+    # Eight columns a byte: whole rows of bytes are combined, never neighboring ones.
     bits = changes.reshape(-1, 8, changes.shape[1]).astype(jnp.uint8)
     weights = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
     packed = jnp.sum(bits * weights[None, :, None], axis=1, dtype=jnp.uint8)

@@ -1,4 +1,4 @@
-"""Joining what the seams of tiles cut: the parts of one object that neighbouring tiles found."""
+"""Joining what the seams of tiles cut: the parts of one object that neighboring tiles found."""
 
 from itertools import combinations
 

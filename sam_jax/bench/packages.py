@@ -42,7 +42,7 @@ TASKS: Mapping[str, Callable[[Package], Any]] = {
 
 
 def random_input(side: int) -> Float32[np.ndarray, "1 {side} {side} 3"]:
-    """A normalised image."""
+    """A normalized image."""
     return np.random.default_rng(0).standard_normal((1, side, side, 3), np.float32)
 
 

@@ -124,7 +124,7 @@ def evaluate(
     or scenes, or scenes:held-out, procedural scenes that no run is trained on, the latter of kinds
     of object that training never has. Masks are compared at the image's own size.
 
-    points: clicks on every object, the first in its centre, each further one in the greatest error
+    points: clicks on every object, the first in its center, each further one in the greatest error
     that is left. After the first click the most confident of three masks counts; click 1 oracle is
     the best of them. boxes: the object's own box, the most confident of three masks and the best of
     them; refined is after the most confident mask was given back together with the box. Both also

@@ -89,7 +89,7 @@ class Sam(Module):
     __call__ = forward
 
     def preprocess(self, x: Any) -> Any:
-        """Normalises scaled images, [3, h, w] or [B, 3, h, w], and pads them to the square.
+        """Normalizes scaled images, [3, h, w] or [B, 3, h, w], and pads them to the square.
 
         Returns:
           float32 [..., 3, img_size, img_size], tensor or array as given.
@@ -156,7 +156,7 @@ class Sam(Module):
         return out
 
     def padded_input(self, image: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "s s 3"]:
-        """A scaled image, channels first, normalised and padded, channels last."""
+        """A scaled image, channels first, normalized and padded, channels last."""
         side = self.image_encoder.img_size
         sides = image.shape[1:]
         if image.ndim != 3 or image.shape[0] != 3 or min(sides) < 1 or max(sides) > side:

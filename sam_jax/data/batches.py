@@ -67,7 +67,7 @@ def unpack_masks(packed: UInt8[Array, "*objects height _"]) -> Bool[Array, "*obj
 
 
 def normalized_images(batch: TrainingBatch, config: ModelConfig) -> Float[Array, "B S S 3"]:
-    """Images as the model takes them: normalised, then padded with zeros (as the original does).
+    """Images as the model takes them: normalized, then padded with zeros (as the original does).
 
     Args:
       batch: with images as bytes.

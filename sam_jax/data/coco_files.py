@@ -25,7 +25,7 @@ _JSON_FILES = 200
 _PAIRED_JSON_FILES = 20
 _SUBFOLDERS = 100
 _NAMED = 6
-# A file of instances may have 450 MB, so it is recognised without being parsed.
+# A file of instances may have 450 MB, so it is recognized without being parsed.
 _KEYS = tuple(re.compile(rb'"' + key + rb'"\s*:\s*\[') for key in (b"images", b"annotations"))
 _MASKS, _BOXES = (re.compile(rb'"' + key + rb'"\s*:') for key in (b"segmentation", b"bbox"))
 _NO_OBJECTS = re.compile(rb'"annotations"\s*:\s*\[\s*\]')

@@ -19,7 +19,7 @@ _SAY_WHICH = "data.annotations (--annotations)"
 
 
 def open_dataset(path: str | os.PathLike, annotations: str | os.PathLike | None = None) -> Dataset:
-    """Opens a dataset of images and masks, and recognises by its files what it is.
+    """Opens a dataset of images and masks, and recognizes by its files what it is.
 
     - COCO instances: a JSON file given as `annotations`, or the one that is found by its content:
       in the folder, in a folder inside it, or above it (there or in `annotations`). Images are in

@@ -24,7 +24,7 @@ SIZES_DIFFER = "image and masks differ in size"
 NOT_LISTED = "annotations of unknown images"
 NO_MASK = "no usable mask"
 
-# What of a JPEG may say that it lies on its side. Without, and with three colours, it is what
+# What of a JPEG may say that it lies on its side. Without, and with three colors, it is what
 # `read_image` makes of it already: an array would be two more copies, half the time of decoding.
 _TURNING = {"exif", "xmp"}
 

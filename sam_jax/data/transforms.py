@@ -1,7 +1,7 @@
 """A sample into the model's frame: the image resized, some of its masks beside it.
 
 Masks stay run lengths until they are small: a mask is resized by taking the pixel that lies under
-the centre of each pixel of the frame (nearest neighbour), and for run lengths that is a count of
+the center of each pixel of the frame (nearest neighbor), and for run lengths that is a count of
 how many such pixels come before each of its ends. Nearest rather than a share of the area above one
 half, because it keeps a thin object's area on average where the other would erase it.
 """
@@ -238,5 +238,5 @@ def batch_of(samples: Sequence[FramedSample], options: FrameOptions) -> Training
 
 
 def _sources(original: int, scaled: int, offset: int, length: int) -> Int64[np.ndarray, " length"]:
-    """The pixel of the original under the centre of each of these pixels of the scaled."""
+    """The pixel of the original under the center of each of these pixels of the scaled."""
     return (2 * np.arange(offset, offset + length) + 1) * original // (2 * scaled)

@@ -1,4 +1,4 @@
-"""What can be done without a model: the same clicks and boxes, answered by colours alone."""
+"""What can be done without a model: the same clicks and boxes, answered by colors alone."""
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -12,7 +12,7 @@ from scipy import ndimage
 from sam_jax.errors import InputError
 from sam_jax.types import LABEL_FOREGROUND
 
-# Of the distance between colours in RGB, 0..255: the chosen one, then the others.
+# Of the distance between colors in RGB, 0..255: the chosen one, then the others.
 TOLERANCES = (32.0, 16.0, 64.0)
 
 # Longest side of what these work on: both take time that grows faster than the image.
@@ -44,7 +44,7 @@ def check_installed(baseline: str) -> None:
 
 
 class FloodFill:
-    """The connected region around the first click whose colours are near the clicked one.
+    """The connected region around the first click whose colors are near the clicked one.
 
     Further clicks are not used. Offers a mask for each of `TOLERANCES`.
     """

@@ -11,7 +11,7 @@ TOLERANCE = 0.008
 
 
 def boundary_pixels(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Pixels that differ from their neighbour to the right, below, or right below.
+    """Pixels that differ from their neighbor to the right, below, or right below.
 
     Masks that touch share the boundary between them, and it is one pixel wide. The image's own
     edge is none.

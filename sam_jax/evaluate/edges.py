@@ -1,7 +1,7 @@
 """Edges of an image from masks of everything in it (SAM sections 7.2 and D.2).
 
 The paper leaves two things open. What its non-maximum suppression of edges is, "Canny-style":
-here a pixel stays where no neighbour across the edge is stronger, by the gradient of the mask that
+here a pixel stays where no neighbor across the edge is stronger, by the gradient of the mask that
 is strongest there. And whether maps are smoothed before; here they are not.
 """
 

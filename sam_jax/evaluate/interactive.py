@@ -142,7 +142,7 @@ def click_scores(
       method: what makes the masks.
       truths: the objects' masks, none empty.
       clicks: after how many clicks to measure.
-      rng: draws the first click uniformly from the object; without, it is the object's centre.
+      rng: draws the first click uniformly from the object; without, it is the object's center.
     """
     last = max(clicks)
     count = len(truths)

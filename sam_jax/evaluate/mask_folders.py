@@ -1,7 +1,7 @@
 """Folders with the masks of videos, as DAVIS and SA-V lay them out.
 
 DAVIS (also MOSE, LVOS, YouTube-VOS): `<video>/<frame>.png`, one PNG for all objects; a pixel's
-value, or the index of its colour in the palette, is the object's number, 0 the background.
+value, or the index of its color in the palette, is the object's number, 0 the background.
 
 SA-V: `<video>/<object>/<frame>.png`, one PNG for each object, which is where the value is not 0;
 objects may overlap.
@@ -77,7 +77,7 @@ class MaskTrack:
         """The masks of a frame.
 
         Raises:
-          InputError: the file is missing, damaged, holds colours, or several objects where it is
+          InputError: the file is missing, damaged, holds colors, or several objects where it is
             one object's.
         """
         path = self.folder / f"{frame}{_SUFFIX}"

@@ -42,7 +42,7 @@ class TaskOptions:
 
     Attributes:
       clicks: after how many clicks to measure.
-      random_first: a first click anywhere in the object, not in its centre.
+      random_first: a first click anywhere in the object, not in its center.
       seed: of random clicks.
       baselines: names in `BASELINES`.
     """

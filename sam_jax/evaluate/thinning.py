@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Bool
 
-# (row, column) of the eight neighbours, from the right one on counterclockwise; bit k of a
-# pixel's code says whether neighbour k is set.
+# (row, column) of the eight neighbors, from the right one on counterclockwise; bit k of a
+# pixel's code says whether neighbor k is set.
 _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 
 
@@ -36,7 +36,7 @@ def _removable() -> tuple[Bool[np.ndarray, " 256"], Bool[np.ndarray, " 256"]]:
         (codes >> bit & 1).astype(bool) for bit in range(8)
     ]
     sides, corners, next_sides = around[0::2], around[1::2], [*around[2::2], around[0]]
-    # Groups of neighbours that only this pixel holds together: there must be one.
+    # Groups of neighbors that only this pixel holds together: there must be one.
     groups = sum(
         (~a & (b | c)).astype(int) for a, b, c in zip(sides, corners, next_sides, strict=True)
     )

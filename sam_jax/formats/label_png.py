@@ -1,4 +1,4 @@
-"""Many masks in one grey PNG: each pixel's value says which mask it belongs to."""
+"""Many masks in one gray PNG: each pixel's value says which mask it belongs to."""
 
 import io
 import os
@@ -20,7 +20,7 @@ MAX_MASKS = 65_535
 Labels = UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# By whether palettes are taken: colour types and bits, and how Pillow names them. Of grey PNGs of 2
+# By whether palettes are taken: color types and bits, and how Pillow names them. Of gray PNGs of 2
 # and 4 bits Pillow changes the values.
 _GREY = {(0, 8), (0, 16)}
 _KINDS = {False: _GREY, True: _GREY | {(0, 1), (3, 1), (3, 2), (3, 4), (3, 8)}}
@@ -103,14 +103,14 @@ def read_label_png(path: str | os.PathLike, *, palette: bool = False) -> Labels:
 
     Args:
       path: of the file.
-      palette: take also PNGs with a palette, where the value is the colour's index and not the
-        colour, and black and white ones of 1 bit, whose white is 1: as masks of videos come.
+      palette: take also PNGs with a palette, where the value is the color's index and not the
+        color, and black and white ones of 1 bit, whose white is 1: as masks of videos come.
 
     Returns:
       uint16 where the file has 16 bits, else uint8.
 
     Raises:
-      InputError: the file cannot be read, is damaged, is no grey PNG of 8 or 16 bits (colours are
+      InputError: the file cannot be read, is damaged, is no gray PNG of 8 or 16 bits (colors are
         no labels), or has more than `rle.MAX_PIXELS` pixels.
     """
     name = f"label PNG {os.fspath(path)!r}"
@@ -118,7 +118,7 @@ def read_label_png(path: str | os.PathLike, *, palette: bool = False) -> Labels:
         raise InputError(f"{name} does not exist, or is no regular file")
     try:
         with open(path, "rb") as file:
-            # Signature, the first chunk's length and type, then width, height, bits, colour type.
+            # Signature, the first chunk's length and type, then width, height, bits, color type.
             header = file.read(26)
             _check_header(header, name, palette)
             file.seek(0)

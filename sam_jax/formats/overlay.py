@@ -72,7 +72,7 @@ class _Sizes:
 
 
 def mask_color(index: int) -> Color:
-    """The RGB colour of the mask with this index: a fixed list, then hues by the golden angle."""
+    """The RGB color of the mask with this index: a fixed list, then hues by the golden angle."""
     if index < len(_COLORS):
         return _COLORS[index]
     hue = (index * 0.618034) % 1
@@ -100,7 +100,7 @@ def draw_overlay(
       texts: what to write beside each mask, such as its score; left out where there is no room.
       points: (x, y) in the image's pixels; drawn with a plus for foreground, else a minus.
       labels: 1 foreground, anything else background; all foreground if left out.
-      boxes: x0 y0 x1 y1 in the image's pixels, each in the colour of the mask of its index; None
+      boxes: x0 y0 x1 y1 in the image's pixels, each in the color of the mask of its index; None
         for a mask without one.
       emphasis: enlarges lines, markers and text, for a picture that will be shown small.
       max_side: larger images are scaled down to this; very small ones are enlarged.
@@ -201,7 +201,7 @@ def _darkened_outside(picture: Image.Image, layers: Sequence[_Layer]) -> Image.I
 
 
 def _draw_layer(picture: Image.Image, layer: _Layer, sizes: _Sizes) -> None:
-    """A translucent fill, a contour in the colour itself, and a thin dark edge around that."""
+    """A translucent fill, a contour in the color itself, and a thin dark edge around that."""
     half = sizes.line / 2
     where = (layer.left, layer.top)
     fill = layer.coverage.point([round(value * _FILL) for value in range(256)])
@@ -261,7 +261,7 @@ def _draw_text(
     sizes: _Sizes,
     taken: list[Box],
 ) -> None:
-    """Writes the text on a plate of the mask's colour at the first free place near the mask."""
+    """Writes the text on a plate of the mask's color at the first free place near the mask."""
     if not layer.text:
         return
     font = ImageFont.load_default(round(sizes.text))

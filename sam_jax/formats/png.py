@@ -10,7 +10,7 @@ from sam_jax.errors import InputError
 
 
 def mask_png(mask: Bool[np.ndarray, "height width"], *, bits: int = 8) -> bytes:
-    """The content of a grey PNG file of a mask: white inside, black outside.
+    """The content of a gray PNG file of a mask: white inside, black outside.
 
     Args:
       mask: of any size above 0x0.

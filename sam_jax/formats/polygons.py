@@ -59,7 +59,7 @@ def mask_to_polygons(
     (Douglas-Peucker, each ring by itself), and this holds:
 
     - every point of the outline is at most t pixels from its simplified ring, so a pixel whose
-      centre is further than t from the outline keeps its value;
+      center is further than t from the outline keeps its value;
     - corners are the outline's own, whole numbers;
     - every component keeps its bounding box and a polygon of at least four corners, however small;
     - a hole that shrinks to a line is left out; it was nowhere wider than 2 t.
@@ -91,7 +91,7 @@ def mask_to_polygons(
 
 
 def polygons_to_mask(polygons: Any, size_hw: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """The mask of the pixels whose centre is inside any of the polygons.
+    """The mask of the pixels whose center is inside any of the polygons.
 
     A polygon that crosses or encloses itself is filled by the even-odd rule, each by itself. What
     reaches out of the image is cut off. Whole coordinates along pixel edges are exact; where edges
@@ -356,7 +356,7 @@ def _checked_ring(polygon: Any, index: int) -> Float[np.ndarray, "points 2"]:
 
 
 def _fill(mask: Bool[np.ndarray, "height width"], ring: Float[np.ndarray, "points 2"]) -> None:
-    """Adds the pixels whose centre the ring encloses an odd number of times."""
+    """Adds the pixels whose center the ring encloses an odd number of times."""
     height, width = mask.shape
     following = np.roll(ring, -1, axis=0)
     # From left to right, so that an edge walked both ways is computed once and cancels.

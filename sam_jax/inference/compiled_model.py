@@ -76,7 +76,7 @@ class CompiledModel:
         """ImageFeatures, float32, of each input: an embedding [h, w, C], and finer ones.
 
         Args:
-          inputs: normalised and padded images (`prepare_image`), of one size. They are
+          inputs: normalized and padded images (`prepare_image`), of one size. They are
             taken one batch at a time, so they need not exist all at once.
         """
         refuse_forked()

@@ -64,7 +64,7 @@ def batch_prompts(
 ) -> Iterator[PromptBatch]:
     """Lays out the prompts of all images as batches, in order.
 
-    An image with more prompts than fit is cut; neighbours with fewer share a batch, as long as
+    An image with more prompts than fit is cut; neighbors with fewer share a batch, as long as
     their embeddings have one shape.
 
     Args:

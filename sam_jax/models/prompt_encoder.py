@@ -43,7 +43,7 @@ class PromptEncoder(nn.Module):
     """Embeds prompts of any mix (SAM section A.5; original `PromptEncoder`).
 
     The random Fourier matrix is no parameter: it lives in the collection "constants", where no
-    optimiser reaches it.
+    optimizer reaches it.
     """
 
     config: ModelConfig
@@ -88,7 +88,7 @@ class PromptEncoder(nn.Module):
     def _embed_tokens(self, coords, labels, grid_hw):
         patch = self.config.image_encoder.patch_size
         size_xy = jnp.array([grid_hw[1] * patch, grid_hw[0] * patch], jnp.float32)
-        # A point names a pixel; its centre lies half a pixel further.
+        # A point names a pixel; its center lies half a pixel further.
         size_xy = jax.lax.broadcast_to_rank(size_xy, coords.ndim)
         position = self._fourier_features((coords + 0.5) / size_xy)
         # One lookup: row 0 stands for "not a point", which has no position of its own.
@@ -100,7 +100,7 @@ class PromptEncoder(nn.Module):
 
     def _embed_masks(self, prompts, grid_hw, batch):
         if self.is_initializing():
-            # Its parameters must come to be, whatever prompts the model is initialised with.
+            # Its parameters must come to be, whatever prompts the model is initialized with.
             self.mask_downscaling(jnp.zeros((4, 4), jnp.float32))
         no_mask = self.no_mask_embed.astype(self.dtype)
         if prompts.masks is None:

@@ -202,7 +202,7 @@ def _attention(qkv, relative_h, relative_w, interpret):
     batch, height, width, _, heads, channel = qkv.shape
     layout = _layout(height, width, channel, qkv.dtype)
     query = qkv[..., 0, :, :]
-    # By key position first: neighbours in memory are queries, as they are neighbours in a warp.
+    # By key position first: neighbors in memory are queries, as they are neighbors in a warp.
     # Tables on the left: on the right, XLA finds no tiling for the product in some encoders.
     f32 = jnp.float32
     row_bias = jnp.einsum("hyd,bhwnd->bnyhw", relative_h, query, preferred_element_type=f32)

@@ -13,7 +13,7 @@ CUBIC_COEFFICIENT = -0.75
 
 
 def linear_matrix(size_in: int, size_out: int) -> Float[np.ndarray, "{size_out} {size_in}"]:
-    """The matrix of linear resampling with half-pixel centres and no antialiasing.
+    """The matrix of linear resampling with half-pixel centers and no antialiasing.
 
     Args:
       size_in: length of the axis before.

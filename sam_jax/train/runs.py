@@ -68,7 +68,7 @@ def train_run(
             job = interactive_job(config, mesh, batches)
             return run_job(job, config.optimizer, config.run, mesh, folder, begin, echo)
         job = tuned_job(config, mesh, batches, echo)
-        # What is frozen is none of the optimiser's parameters.
+        # What is frozen is none of the optimizer's parameters.
         optimizer = replace(config.optimizer, frozen=())
         model = run_job(job, optimizer, config.run, mesh, folder, begin, echo)
         echo(f"the adapter is in {folder / 'adapter'}")

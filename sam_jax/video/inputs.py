@@ -18,7 +18,7 @@ from sam_jax.types import LABEL_ABSENT, box_corners
 def prepare_frame(
     image: UInt8[np.ndarray, "height width 3"], config: Sam2Config
 ) -> Float32[np.ndarray, "side side 3"]:
-    """A frame stretched to the square and normalised, as the original's video predictor does it.
+    """A frame stretched to the square and normalized, as the original's video predictor does it.
 
     Its image predictor has another filter, and rounds to no eight bits.
     """

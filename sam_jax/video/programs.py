@@ -50,7 +50,7 @@ class TrackingRules:
 
 @partial(jax.jit, static_argnums=0)
 def encode_frame(model: Sam2, params: Params, image: Float[Array, "H W 3"]) -> ImageFeatures:
-    """Features of one normalised frame, without a batch axis."""
+    """Features of one normalized frame, without a batch axis."""
     features = _apply(model, params, image[None], method="encode_image")
     return jax.tree.map(lambda x: x[0], features)
 

@@ -146,7 +146,7 @@ def test_the_benchmark_measures_and_draws_every_object(load, monkeypatch):
 
 
 def crosses_itself(corners):
-    """Whether any two edges of a ring that are not neighbours meet."""
+    """Whether any two edges of a ring that are not neighbors meet."""
     count = len(corners)
     a, b = corners, np.roll(corners, -1, axis=0)
     i, j = np.triu_indices(count, 2)

@@ -118,7 +118,7 @@ def test_the_small_model_on_two_pictures(run, dataset):
         mean = found["tasks"][task]["mean_iou"]["sam"][column.removeprefix("sam ")]
         assert mean == pytest.approx(np.mean(values))
         assert f"{np.mean(values):.3f}" in result.stdout
-    # Discs of one colour, in the box that is drawn around them.
+    # Discs of one color, in the box that is drawn around them.
     assert found["tasks"]["points"]["mean_iou"]["flood-fill"]["click_1_oracle"] == 1
     discs = [mask for size_hw in SIZES for mask in drawn(size_hw)[1][:2]]
     shares = [mask_area(mask) / np.prod(mask_box(mask)[2:]) for mask in discs]

@@ -86,7 +86,7 @@ def edit(path, change):
 
 
 class Squares:
-    """Pictures that can be told by their colour, number i + 1, without a file; some unusable."""
+    """Pictures that can be told by their color, number i + 1, without a file; some unusable."""
 
     description = "squares"
 

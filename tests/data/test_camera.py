@@ -59,7 +59,7 @@ def test_jpeg_does_to_a_picture_what_a_real_encoder_does(quality):
     image = picture()
     real = np.asarray(pillow_jpeg(image, quality), np.float32)
     ours = np.clip(jpeg(jnp.asarray(image), jnp.float32(quality)), 0, 255)
-    # Decoders smooth the halved colours when they enlarge them; ours repeats them. Everything else
+    # Decoders smooth the halved colors when they enlarge them; ours repeats them. Everything else
     # is the same up to rounding, so that we are far closer to theirs than either to the original.
     grey = np.array([0.299, 0.587, 0.114])
     lost = np.abs((real - image) @ grey).mean()

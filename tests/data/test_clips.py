@@ -107,7 +107,7 @@ def test_a_folder_gives_windows_of_its_videos(tmp_path, below):
     np.testing.assert_array_equal(batch.weights, [[1, 1, 0]] * 4)
     assert not masks[:, :, 2].any() and masks[:, :, :2].any(axis=(3, 4)).all()
     assert (masks.sum(axis=2) <= 1).all()
-    # The picture has an object's own grey where the mask is.
+    # The picture has an object's own gray where the mask is.
     for image, clip in zip(batch.images, masks, strict=True):
         greys = {round(float(image[0][clip[0, p]].mean()) / 40) for p in (0, 1)}
         assert greys == {1, 4}

@@ -13,7 +13,7 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images of one colour each, so that every crop tells which image it is of."""
+    """Images of one color each, so that every crop tells which image it is of."""
     root = tmp_path_factory.mktemp("images")
     for i in range(COUNT):
         inside = root / f"class{i % 3}"

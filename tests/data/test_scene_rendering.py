@@ -11,7 +11,7 @@ from sam_jax.data.scenes.rendering import visibility
 
 SIDE = 128
 MOST = 6
-# Pixels whose centre is this near an edge, in relative radii, may fall to either side in float32.
+# Pixels whose center is this near an edge, in relative radii, may fall to either side in float32.
 ROUNDING = 2e-4
 
 

@@ -93,7 +93,7 @@ def test_every_level_comes_up_and_scales_vary(scenes):
 
 
 def test_masks_show_in_the_image(scenes):
-    # Over all scenes, neighbours differ more over an edge of a mask than elsewhere.
+    # Over all scenes, neighbors differ more over an edge of a mask than elsewhere.
     over, elsewhere = [], []
     for drawn in scenes:
         image = drawn.image.astype(float)
@@ -162,8 +162,8 @@ def test_drawing_scenes_together_changes_nothing_that_is_seen(draw, scenes):
     for i in range(4):
         np.testing.assert_array_equal(together.size_hw[i], scenes[i].size_hw)
         np.testing.assert_array_equal(together.levels[i], scenes[i].levels)
-        # Products of matrices are added up in another order: single grey values round otherwise,
-        # and with them, rarely, a coefficient of JPEG; an edge may pass a pixel's very centre.
+        # Products of matrices are added up in another order: single gray values round otherwise,
+        # and with them, rarely, a coefficient of JPEG; an edge may pass a pixel's very center.
         assert (together.masks[i] != scenes[i].masks).mean() < 1e-4
         difference = np.abs(together.image[i].astype(int) - scenes[i].image)
         assert (difference > 1).mean() < 0.02

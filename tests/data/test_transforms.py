@@ -170,7 +170,7 @@ def picture_of(mask):
 
 
 def is_red(image):
-    """By its nearer colour: at the object's edge the two are mixed."""
+    """By its nearer color: at the object's edge the two are mixed."""
     return abs(image.astype(int) - RED).sum(-1) < abs(image.astype(int) - GREY).sum(-1)
 
 
@@ -235,7 +235,7 @@ def test_a_crop_of_the_image_is_the_same_as_resizing_all_of_it_and_cutting():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
     whole = place_image(image, Placement((90, 128), (0, 0), (90, 128), False))
     part = place_image(image, Placement((90, 128), (13, 40), (64, 64), False))
-    # Where the filter's centre lies is computed from the box: it may be rounded differently.
+    # Where the filter's center lies is computed from the box: it may be rounded differently.
     assert abs(part.astype(int) - whole[13:77, 40:104]).max() <= 1
 
 

@@ -18,7 +18,7 @@ class FakePredictor:
 
     masks_of(object, call) gives the masks of an answer, of three the second the most confident. A
     mask's logits are all of the number 100 * object + 10 * call + index: what comes back is
-    recognised.
+    recognized.
     """
 
     def __init__(self, truths, masks_of):

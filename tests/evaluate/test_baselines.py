@@ -1,4 +1,4 @@
-"""What needs no model, on pictures where colours tell the objects."""
+"""What needs no model, on pictures where colors tell the objects."""
 
 import sys
 
@@ -33,7 +33,7 @@ def only(method, points, labels):
 
 def test_flood_fill_finds_what_has_one_colour_and_is_connected(disc):
     image, mask = disc
-    image[2:6, 2:6] = (200, 30, 40)  # the colour again, elsewhere
+    image[2:6, 2:6] = (200, 30, 40)  # the color again, elsewhere
     for found in only(FloodFill(image), [(70, 25)], [1]):
         np.testing.assert_array_equal(found, mask)
 

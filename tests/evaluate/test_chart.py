@@ -7,7 +7,7 @@ from sam_jax.formats.overlay import mask_color
 
 
 def places(chart, number):
-    """(x, y) of pixels in the colour of a series, left of the legend."""
+    """(x, y) of pixels in the color of a series, left of the legend."""
     pixels = np.asarray(chart)[:, : SIZE[0] - 230].astype(int)
     # Edges are soft: thin lines nowhere have it exactly.
     near = np.abs(pixels - mask_color(number)).max(axis=-1) < 50

@@ -36,7 +36,7 @@ def test_j_of_shifted_squares():
 
 def test_f_of_shifted_squares():
     # A diagonal of 14.1 pixels allows 1. The boundary of a square of 3x3 at (2, 2) are the 12 outer
-    # pixels of the 4x4 pixels from (1, 1) on: what differs from a neighbour right, below or both.
+    # pixels of the 4x4 pixels from (1, 1) on: what differs from a neighbor right, below or both.
     # Shifted by 1, each is 1 from one of the other's.
     assert boundary_f(square(3), square()) == 1.0
     # Shifted by 2: of the upper row at columns 1 to 4, only column 1 is farther than 1 from columns

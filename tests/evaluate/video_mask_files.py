@@ -15,7 +15,7 @@ def labels_of(masks):
 
 
 def write_palette(path, labels, **options):
-    """A PNG whose palette has no two colours alike, none of them its own index."""
+    """A PNG whose palette has no two colors alike, none of them its own index."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(labels)
     picture.putpalette([255 - value // 3 for value in range(768)])

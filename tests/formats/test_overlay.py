@@ -23,7 +23,7 @@ def pixels(picture):
 
 
 def closeness(picture, color):
-    """Largest difference of a channel to a colour, at each pixel."""
+    """Largest difference of a channel to a color, at each pixel."""
     return np.abs(pixels(picture) - color).max(axis=-1)
 
 

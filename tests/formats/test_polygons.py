@@ -44,7 +44,7 @@ def edges_of(polygon):
 
 
 def windings(polygon, size_hw):
-    """How often a polygon goes round each pixel's centre: crossings of a ray to the right."""
+    """How often a polygon goes round each pixel's center: crossings of a ray to the right."""
     ys, xs = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
     total = np.zeros(size_hw, int)
     for (x0, y0), (x1, y1) in zip(*edges_of(polygon), strict=True):

@@ -27,7 +27,7 @@ def joints(mask):
     """Pixels that a line between parts or to a hole may touch: between them, within the box."""
     ys, xs = np.nonzero(mask)
     area = np.zeros_like(mask)
-    # OpenCV takes a pixel's corner for its centre: the lower and right ends are one further.
+    # OpenCV takes a pixel's corner for its center: the lower and right ends are one further.
     area[ys.min() : ys.max() + 2, xs.min() : xs.max() + 2] = True
     return area
 

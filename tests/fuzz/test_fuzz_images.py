@@ -207,7 +207,7 @@ def read_all(make: Callable[..., Iterator[bytes]], path: Path, *size: int) -> tu
 
 
 def read_flat(path: Path) -> tuple[tuple[int, ...], int]:
-    """The shape of a large file of one colour, and how far the process's memory grew."""
+    """The shape of a large file of one color, and how far the process's memory grew."""
     before = peak_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

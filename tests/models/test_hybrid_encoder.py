@@ -16,7 +16,7 @@ from sam_jax.models.sam.hybrid_encoder import ConvBlock
 from sam_jax.models.sam.sam import Sam, variable_shapes
 from sam_jax.types import Prompts
 
-# So small a model runs in less time than LLVM takes to optimise it.
+# So small a model runs in less time than LLVM takes to optimize it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 DIM = SMALL_HYBRID.embed_dim
 QUARTER, HALF = DIM // 4, DIM // 8

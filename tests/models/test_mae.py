@@ -10,7 +10,7 @@ from sam_jax.configs import MAE_CONFIGS, MAE_TEST, MAE_VIT_B, MAE_VIT_H, VIT_B, 
 from sam_jax.models.mae.mae import MaeEncoder, MaskedAutoencoder, patchify, sincos_positions
 from sam_jax.models.sam.sam import variable_shapes
 
-# So small a model runs in less time than LLVM takes to optimise it.
+# So small a model runs in less time than LLVM takes to optimize it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 PATCH = MAE_TEST.patch_size

@@ -15,7 +15,7 @@ from sam_jax.ops import attention_tpu
 from sam_jax.types import Prompts
 
 GRID_HW = (5, 7)
-# The model is so small that it runs in less time than LLVM takes to optimise it.
+# The model is so small that it runs in less time than LLVM takes to optimize it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 

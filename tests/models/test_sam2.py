@@ -35,7 +35,7 @@ def clicks(batch=2, prompts=3, points=2):
 
 
 apply = Sam2(SAM2_TEST).apply
-# The model is so small that it runs in less time than LLVM takes to optimise it.
+# The model is so small that it runs in less time than LLVM takes to optimize it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 compiled = quick_jit(apply)
 

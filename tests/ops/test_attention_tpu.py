@@ -44,7 +44,7 @@ def attend_tpu(query, key, value, *tables):
     return jnp.moveaxis(out, 3, 1)
 
 
-# Run once each: the kernel's unrolled steps take longer to optimise than to execute.
+# Run once each: the kernel's unrolled steps take longer to optimize than to execute.
 interpreted = jax.jit(
     attend_tpu,
     compiler_options={"xla_backend_optimization_level": 0},

@@ -1,4 +1,4 @@
-"""Compiling for models so small that they run in less time than LLVM takes to optimise them."""
+"""Compiling for models so small that they run in less time than LLVM takes to optimize them."""
 
 from functools import partial
 

@@ -19,7 +19,7 @@ TEST_2_0 = replace(SAM2_TEST, name="2.0", occlusion_embedding=False, pointer_tim
 # Errors do not grow from frame to frame: the same bound holds for the last as for the first.
 BOUND = 2e-4
 # The original keeps memories as bfloat16. What differs by float32's rounding may be rounded to
-# neighbouring values, which differ by 2^-8, and all later frames look at them.
+# neighboring values, which differ by 2^-8, and all later frames look at them.
 BFLOAT16_BOUND = 5e-2
 
 

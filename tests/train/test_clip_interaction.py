@@ -1,4 +1,4 @@
-"""A clip in training: which frames have prompts, what is minimised, and through what it learns."""
+"""A clip in training: which frames have prompts, what is minimized, and through what it learns."""
 
 from functools import partial
 

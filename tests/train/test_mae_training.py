@@ -16,7 +16,7 @@ from sam_jax.models.sam.image_encoder import ImageEncoder
 from sam_jax.train.mae.mae import mae_loss, sam_encoder_from_mae, target_patches
 from sam_jax.train.mae.mae_files import load_mae
 
-# So small a model runs in less time than LLVM takes to optimise it.
+# So small a model runs in less time than LLVM takes to optimize it.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SIDE = MAE_TEST.image_size

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_an_update_over_eight_devices_is_that_of_one():
-    # Compiled without LLVM's optimisations: that takes longer than to run models this small.
+    # Compiled without LLVM's optimizations: that takes longer than to run models this small.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

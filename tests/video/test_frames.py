@@ -55,7 +55,7 @@ def test_a_file_gives_its_frames(tmp_path, name, codec, pix_fmt):
     assert len(found) == 12
     for one, other in zip(found, frames, strict=True):
         assert one.dtype == np.uint8
-        # Codecs lose something; the left half's grey says which frame it is.
+        # Codecs lose something; the left half's gray says which frame it is.
         assert abs(float(one[:, 4:28].mean()) - float(other[:, 4:28].mean())) < 6
     assert len(list(video)) == 12  # again
 

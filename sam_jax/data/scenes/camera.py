@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-# The tables of the JPEG standard's annex K.1, for brightness and for colour.
+# The tables of the JPEG standard's annex K.1, for brightness and for color.
 LUMINANCE_STEPS = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -40,11 +40,11 @@ class Camera(NamedTuple):
       shot_noise: standard deviation at full brightness, of noise that grows with its square root.
       read_noise: standard deviation of the noise of every pixel.
       noise_grain: 0 for noise of single pixels, 1 for noise smoothed as by demosaicing.
-      gains: of the three colours.
+      gains: of the three colors.
       gamma: exponent of the tone curve that follows the square root.
       contrast: of an S-curve, 0 for none.
       sharpening: of edges, 0 for none.
-      grey: whether colour is dropped.
+      grey: whether color is dropped.
       jpeg_quality: 1 to 100; above 100 for no compression.
     """
 
@@ -115,7 +115,7 @@ def jpeg_steps(quality: Float[Array, ""]) -> Float[Array, "3 8 8"]:
 
 
 def jpeg(image: Float[Array, "S S 3"], quality: Float[Array, ""]) -> Float[Array, "S S 3"]:
-    """What JPEG compression leaves of an image of 0 to 255: colour halved, 8x8 blocks rounded.
+    """What JPEG compression leaves of an image of 0 to 255: color halved, 8x8 blocks rounded.
 
     Args:
       image: RGB; the side is a multiple of 8.
@@ -150,7 +150,7 @@ def photograph(
     along = shrink_matrix(side, camera.shrink) @ blur_matrix(side, camera.blur)
     blurred = jnp.einsum("yi,ijc,xj->yxc", along, blurred, along)
     noise = jax.random.normal(key, (side, side, 3))
-    # Mostly of brightness: cameras smooth the noise of colours away.
+    # Mostly of brightness: cameras smooth the noise of colors away.
     noise = 0.5 * noise + 0.5 * noise.sum(axis=-1, keepdims=True)
     neighbours = jnp.roll(noise, 1, 0) + jnp.roll(noise, 1, 1) + jnp.roll(noise, (1, 1), (0, 1))
     noise = noise + camera.noise_grain * neighbours

@@ -220,13 +220,13 @@ def _inside(
 
 
 def _texture(key: PRNGKeyArray) -> tuple[Array, Array, Array, Array]:
-    """A colour, and waves of all directions and lengths, weaker where they are shorter."""
+    """A color, and waves of all directions and lengths, weaker where they are shorter."""
     keys = jax.random.split(key, 5)
     colour = jax.random.uniform(keys[0], (3,), minval=30.0, maxval=225.0)
     length = 2.0 ** jax.random.uniform(keys[1], (_WAVES,), minval=0.5, maxval=5.5)
     direction = jax.random.uniform(keys[2], (_WAVES, 2), maxval=2 * jnp.pi)
     waves = length[:, None] * jnp.stack([jnp.cos(direction[:, 0]), jnp.sin(direction[:, 0])], -1)
-    # Light more than colour.
+    # Light more than color.
     strength = jax.random.normal(keys[3], (_WAVES, 1))
     strength = strength + 0.3 * jax.random.normal(keys[4], (_WAVES, 3))
     strength = 25.0 * strength / (1 + length[:, None] / 8)

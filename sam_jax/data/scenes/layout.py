@@ -63,7 +63,7 @@ class Primitives(NamedTuple):
     Attributes:
       outline: where each lies.
       radius: tables, [primitives, directions].
-      reach: half-side of a square around the centre that holds it and its shadow.
+      reach: half-side of a square around the center that holds it and its shadow.
       material: how it looks.
       object: index of the object; 0 to 2 are the background's.
       part: number of the part of the body that it belongs to, unique in the scene.

@@ -1,4 +1,4 @@
-"""How surfaces look: colours, textures and gloss of the primitives of a scene."""
+"""How surfaces look: colors, textures and gloss of the primitives of a scene."""
 
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ class Material(NamedTuple):
     """Surfaces over [primitives].
 
     Attributes:
-      tints: linear RGB of two colours that a texture mixes, [primitives, 2, 3].
-      amplitude: of each colour's own texture, on the logarithm of light, [primitives, 2, 3].
-      tiles: of the atlas: the first colour's, the second's, the mixture's, [primitives, 3].
+      tints: linear RGB of two colors that a texture mixes, [primitives, 2, 3].
+      amplitude: of each color's own texture, on the logarithm of light, [primitives, 2, 3].
+      tiles: of the atlas: the first color's, the second's, the mixture's, [primitives, 3].
       origin: point of the plane where texture coordinates are 0.
       shift: which part of the tiles is there, in periods.
       axes: texture periods over the plane, as a matrix [primitives, 2, 2].
@@ -56,7 +56,7 @@ class Material(NamedTuple):
 
 
 def rgb_from_hsv(hue: Array, saturation: Array, value: Array) -> Array:
-    """Colours of 0 to 1; the hue is in turns."""
+    """Colors of 0 to 1; the hue is in turns."""
     ramp = jnp.abs((hue[..., None] + jnp.array([1.0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
     return value[..., None] * (1 + saturation[..., None] * (jnp.clip(ramp, 0, 1) - 1))
 
@@ -98,7 +98,7 @@ def draw_materials(
       object_index: for what varies from object to object.
       backdrop: the backdrop's species.
       borrows: species made of the very material of the backdrop.
-      blends: species whose colours are close to the backdrop's.
+      blends: species whose colors are close to the backdrop's.
       objects: how many there are.
     """
     species_key, own_key = jax.random.split(key)
@@ -107,11 +107,11 @@ def draw_materials(
     table = jnp.where(borrows[:, None, None], table[backdrop], table)
     # The last row is the object's own material, which its parts share unless they have another.
     u = table[species, jnp.where(paint == PAINTS.index("same"), SLOTS, slot)]
-    # A column of the table that no colour uses.
+    # A column of the table that no color uses.
     scene_hue = jnp.array(COMMON_HUES)[jnp.floor(table[backdrop, 0, 39] * 3.999).astype(jnp.int32)]
     first = natural_colour(u[:, 0:6], scene_hue)
     second = natural_colour(u[:, 6:12], scene_hue)
-    # The second colour is often a shade of the first.
+    # The second color is often a shade of the first.
     shade = first * jnp.exp(1.6 * (u[:, 12:13] - 0.5))
     second = jnp.where(u[:, 13:14] < 0.6, 0.75 * shade + 0.25 * second, second)
     ground = natural_colour(table[backdrop, SLOTS, 0:6], scene_hue)
@@ -126,7 +126,7 @@ def draw_materials(
     tints = jnp.where(is_pale[:, None, None], pale[:, None], tints)
     v = jax.random.normal(own_key, (objects, 4))[object_index]
     tints = tints * jnp.exp(0.12 * v[:, None, :1] + 0.04 * v[:, None, 1:])
-    # Texture is mostly light and dark, with some colour.
+    # Texture is mostly light and dark, with some color.
     colours = 1 + 0.5 * (u[:, 15:21].reshape(-1, 2, 3) - 0.5)
     plain = u[:, 21] < 0.35
     strength = jnp.where(plain, 0.04, 0.06 + 0.45 * u[:, 22] ** 2)

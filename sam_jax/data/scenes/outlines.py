@@ -123,7 +123,7 @@ def own_frame(outline: Outline, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def relative_radius(along: Array, across: Array, radius: Callable[[Array], Array]) -> Array:
-    """Distance from the centre as a fraction of the outline's in that direction.
+    """Distance from the center as a fraction of the outline's in that direction.
 
     Args:
       along: first coordinate in the shape's frame.

@@ -42,7 +42,7 @@ class Light(NamedTuple):
 
     Attributes:
       direction: x, y, z of a unit vector to the light; z points at the viewer.
-      colour: of the directed light, linear RGB.
+      color: of the directed light, linear RGB.
       ambient: of the light from all around.
     """
 

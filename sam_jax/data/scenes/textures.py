@@ -47,7 +47,7 @@ def filtered_noise(key: PRNGKeyArray, side: int) -> Float[Array, "tiles side sid
 
 
 def cells(key: PRNGKeyArray, side: int) -> Float[Array, "side side"]:
-    """Cells around random points: their own grey each, dark seams, or domes, in some mixture."""
+    """Cells around random points: their own gray each, dark seams, or domes, in some mixture."""
     u = jax.random.uniform(key, (CELLS + 2, 3))
     points, grey = u[:CELLS, :2], u[:CELLS, 2]
     # Fewer points make larger cells.

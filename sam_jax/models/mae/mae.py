@@ -55,7 +55,7 @@ def patchify(
     """The pixels of each patch in the order in which the decoder predicts them.
 
     Patches by row and column of the grid; in a patch its rows, in a row its columns, in a pixel its
-    colours, as in the original.
+    colors, as in the original.
 
     Args:
       images: height and width are multiples of the patch.
@@ -125,7 +125,7 @@ class MaeEncoder(nn.Module):
         """The class token and then one token for each visible patch.
 
         Args:
-          images: normalised; height and width are multiples of the patch size.
+          images: normalized; height and width are multiples of the patch size.
           visible: numbers of the patches to look at; None for all.
         """
         config = self.config

@@ -34,7 +34,7 @@ class ConvBlock(nn.Module):
 
 
 class HybridEncoder(TransformerEncoder):
-    """Normalised images to embeddings at 1/8 of their resolution, and features at 1/4 and 1/2.
+    """Normalized images to embeddings at 1/8 of their resolution, and features at 1/4 and 1/2.
 
     Its `config` is a `HybridEncoderConfig`; `features` are those of the embedding.
     """
@@ -48,7 +48,7 @@ class HybridEncoder(TransformerEncoder):
         """Encodes images whose height and width are multiples of 8.
 
         Args:
-          images: normalised.
+          images: normalized.
           draws: see `image_encoder.ImageEncoder`.
 
         Raises:

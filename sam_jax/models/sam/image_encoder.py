@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         images, kernel = nn.dtypes.promote_dtype(images, kernel, dtype=self.dtype)
-        # Colour before row and column: the order in which a TPU makes patches cheaply.
+        # Color before row and column: the order in which a TPU makes patches cheaply.
         x = images.reshape(batch, height // patch, patch, width // patch, patch, colours)
         x = x.transpose(0, 1, 3, 5, 2, 4).reshape(*x.shape[:2], width // patch, -1)
         return add_to_channels(x @ kernel.transpose(2, 0, 1, 3).reshape(-1, self.features), bias)
@@ -227,7 +227,7 @@ class TransformerEncoder(nn.Module):
 
 
 class ImageEncoder(TransformerEncoder):
-    """Normalised images to embeddings at 1/16 of their resolution; its `config` is a ViT's."""
+    """Normalized images to embeddings at 1/16 of their resolution; its `config` is a ViT's."""
 
     @nn.compact
     def __call__(
@@ -238,7 +238,7 @@ class ImageEncoder(TransformerEncoder):
         """Encodes images whose height and width are multiples of the patch size.
 
         Args:
-          images: normalised.
+          images: normalized.
           draws: uniform numbers that decide which branches are left out for which image, in
             training with `drop_path`; None leaves out none.
 

@@ -29,7 +29,7 @@ class Sam(nn.Module):
         None chooses by platform.
       model_axis: the axis of a device mesh over which the encoder's heads and MLP are divided. Such
         a model runs inside `jax.shard_map`, on one device's part of the parameters
-        (`inference.mesh_programs`); it cannot be initialised there.
+        (`inference.mesh_programs`); it cannot be initialized there.
       drop_path: how often the encoder's last block is left out for an image, in training; linearly
         less in those before.
       decoder_dropout: of the outputs of the decoder's attention and MLPs, in training (paper: 0.1;

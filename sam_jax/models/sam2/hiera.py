@@ -135,7 +135,7 @@ class MultiScaleBlock(nn.Module):
 
 
 class Hiera(nn.Module):
-    """Normalised images to the grids of four stages, at 1/4 to 1/32 of their resolution.
+    """Normalized images to the grids of four stages, at 1/4 to 1/32 of their resolution.
 
     Attributes:
       config: its stages.

@@ -13,7 +13,7 @@ from sam_jax.models.sam2.hiera import Hiera
 
 
 class ImageEncoder(nn.Module):
-    """Trunk and neck: normalised images to `ImageFeatures`.
+    """Trunk and neck: normalized images to `ImageFeatures`.
 
     The neck is linear, and so is what the decoder does first with the two finer stages: both are
     one product, a tenth of the work of two.

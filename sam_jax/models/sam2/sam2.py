@@ -105,7 +105,7 @@ class Sam2(nn.Module):
     def with_memories(
         self, embedding: Float[Array, "h w C"], memories: Memories
     ) -> Float[Array, "objects h w C"]:
-        """One frame's embedding as each object's memories colour it."""
+        """One frame's embedding as each object's memories color it."""
         return self.memory_attention(embedding, memories)
 
     def before_memories(self, embedding: Float[Array, "h w C"]) -> Float[Array, "tokens C"]:
@@ -231,7 +231,7 @@ class Sam2(nn.Module):
         return tokens, jnp.repeat(positions, parts, axis=-2)
 
     def _touch_memory(self, images: Array) -> None:
-        """Every parameter comes to be, whatever the model is initialised with."""
+        """Every parameter comes to be, whatever the model is initialized with."""
         config = self.config
         side = config.image_encoder.patch_size
         embedding = jnp.zeros((1, 1, 1, config.embed_dim), jnp.float32)

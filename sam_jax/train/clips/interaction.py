@@ -43,7 +43,7 @@ _FIRST_SLOTS = 2
 
 @dataclass(frozen=True)
 class ClipInteractionOptions:
-    """Which frames have prompts, which are corrected, what is minimised; defaults are SAM 2's.
+    """Which frames have prompts, which are corrected, what is minimized; defaults are SAM 2's.
 
     Attributes:
       mask_probability: [probability] how often a clip's objects start from their true masks, and
@@ -92,7 +92,7 @@ class ClipLosses:
     """Sums over objects, frames and clicks.
 
     Attributes:
-      total: what is minimised.
+      total: what is minimized.
       focal: of the mask of least loss.
       dice: likewise.
       iou: absolute error of predicted IoU.

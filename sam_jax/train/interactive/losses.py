@@ -60,7 +60,7 @@ class MaskTerms:
 
 @struct.dataclass
 class Losses:
-    """Sums over objects; `total` is what is minimised before it is normalised.
+    """Sums over objects; `total` is what is minimized before it is normalized.
 
     Attributes:
       total: the weighted sum of the others.
@@ -84,7 +84,7 @@ def focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Array, "*masks"]:
-    """Sigmoid focal loss, averaged over pixels (Lin et al. 2017, as SAM 2 normalises it).
+    """Sigmoid focal loss, averaged over pixels (Lin et al. 2017, as SAM 2 normalizes it).
 
     Args:
       logits: of masks.

@@ -42,7 +42,7 @@ class InteractiveOptions:
 
     Attributes:
       simulation: how prompts are drawn.
-      losses: what is minimised.
+      losses: what is minimized.
       single_first: whether the single mask is trained on the first prompt too, beside the three
         (paper: no; it is not asked for then). Users ask for it.
       detach_feedback: whether logits that are fed back carry no gradient to the pass that made them

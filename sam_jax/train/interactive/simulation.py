@@ -1,6 +1,6 @@
 """Simulated prompts: what a person would click, drawn on the device under a key (SAM appendix A).
 
-Coordinates are (x, y) pixels of the model's frame, where (0, 0) is the centre of the first pixel;
+Coordinates are (x, y) pixels of the model's frame, where (0, 0) is the center of the first pixel;
 true masks are [height, width] of that frame, padding included and False there.
 """
 

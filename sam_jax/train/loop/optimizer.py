@@ -165,7 +165,7 @@ def make_optimizer(
         optax.stateless(scaled),
         optax.scale_by_learning_rate(learning_rate(options)),
     )
-    # Frozen parameters have no state: a fine-tuned decoder's optimiser is as small as the decoder.
+    # Frozen parameters have no state: a fine-tuned decoder's optimizer is as small as the decoder.
     labels = jax.tree.map(lambda name: "frozen" if name in frozen else "trained", names)
     return optax.partition({"trained": rule, "frozen": optax.set_to_zero()}, labels)
 

@@ -1,6 +1,6 @@
 """Where training's state and batches lie on a mesh: all of it divided.
 
-Every large parameter, and what the optimiser keeps of it, is divided over all devices: along
+Every large parameter, and what the optimizer keeps of it, is divided over all devices: along
 `model` as for inference (`sharding.PARTITION_RULES`), and along `data` in its largest remaining
 dimension.
 """
@@ -25,7 +25,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The `NamedSharding` of each array of a training state.
 
     Args:
-      state: a `TrainState`, arrays or their shapes; the optimiser's state repeats the parameters'
+      state: a `TrainState`, arrays or their shapes; the optimizer's state repeats the parameters'
         paths behind names of its own.
       mesh: from `sharding.make_mesh`.
     """

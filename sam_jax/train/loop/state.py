@@ -16,8 +16,8 @@ class TrainState:
     Attributes:
       step: updates made.
       params: what is trained, float32.
-      opt_state: the optimiser's.
-      constants: variables that no optimiser reaches.
+      opt_state: the optimizer's.
+      constants: variables that no optimizer reaches.
       key: data of the random key of the run; every step folds its number into it.
     """
 
@@ -35,7 +35,7 @@ class Summed:
     """What a part of a batch gives: sums, which add up to the whole batch's.
 
     Attributes:
-      loss: what is minimised, summed over objects (or images).
+      loss: what is minimized, summed over objects (or images).
       weight: how many there are; the gradient is that of the whole loss over the whole weight.
       metrics: sums to be reported, divided by the weight likewise.
     """

@@ -1,7 +1,7 @@
 """One update: gradients of a batch, accumulated and averaged, over a mesh of devices.
 
 Images are divided over `data`, and each device's program is written for its own part, as in
-`sharding`. Large parameters and the optimiser's state are divided over both axes of the mesh
+`sharding`. Large parameters and the optimizer's state are divided over both axes of the mesh
 (`placement`): a device gathers whole parameters along `data` where it needs them, and the gradient
 of that scatters their gradients again (FSDP; ZeRO, Rajbhandari et al. 2020). Random numbers belong
 to images, not to devices, so that any mesh gives the same update.

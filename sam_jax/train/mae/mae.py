@@ -17,7 +17,7 @@ from sam_jax.models.mae.mae import MaskedAutoencoder, patchify, sincos_positions
 from sam_jax.ops.resample import resize_position_grid
 from sam_jax.types import Params
 
-# Added to a patch's variance: one of a single colour has none.
+# Added to a patch's variance: one of a single color has none.
 _VARIANCE_FLOOR = 1e-6
 
 
@@ -35,7 +35,7 @@ def mae_loss(
     Args:
       model: the architecture.
       params: its variables.
-      images: normalised with the configuration's statistics.
+      images: normalized with the configuration's statistics.
       key: decides which patches are masked.
       weights: of images; 0 for those that only fill the batch. None: all the same.
       noise: what decides it instead of the key, see `MaskedAutoencoder`.
@@ -67,7 +67,7 @@ def target_patches(
     Args:
       images: as the model takes them.
       patch: side of a patch in pixels.
-      normalize: bring every patch to mean 0 and variance 1, over its pixels and colours together.
+      normalize: bring every patch to mean 0 and variance 1, over its pixels and colors together.
         The variance is divided by their number less one, as in the original code.
     """
     pixels = patchify(images.astype(jnp.float32), patch)

@@ -1,6 +1,6 @@
 """Fine-tuning: a part of a model is trained, or low-rank updates of it, and the rest stays.
 
-What is trained is the training state's parameters, so it alone has gradients and an optimiser's
+What is trained is the training state's parameters, so it alone has gradients and an optimizer's
 state; the rest lies among the constants.
 """
 
@@ -116,7 +116,7 @@ def tuned_job(
 ) -> Job:
     """Fine-tuning as a configuration describes it; writes an adapter, and the merged model.
 
-    The optimiser gets no patterns of frozen parameters: what they match is none of its parameters.
+    The optimizer gets no patterns of frozen parameters: what they match is none of its parameters.
 
     Args:
       config: of the run, with a `tune.method` other than "full".
