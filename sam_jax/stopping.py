@@ -27,10 +27,14 @@ class StopRequests(threading.Event):
         self._patience = seconds
         try:
             if self.is_set():
+                if not seconds:
+                    raise KeyboardInterrupt
                 self._end_later()
             yield
         finally:
             self._patience = None
+            if self.is_set() and _CLOCK is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def request(self, number: int, frame: Any) -> None:
         """Handles Ctrl-C and SIGTERM."""
@@ -47,11 +51,11 @@ class StopRequests(threading.Event):
             raise KeyboardInterrupt
 
     def _end_later(self) -> None:
-        # Without a clock, a second request ends it.
-        if not self._patience:
-            raise KeyboardInterrupt
         if _CLOCK is not None:
-            signal.setitimer(signal.ITIMER_REAL, self._patience)
+            # Again and again: Python drops what is raised in a callback of its garbage collector.
+            signal.setitimer(signal.ITIMER_REAL, self._patience or 0.001, 1.0)
+        elif not self._patience:  # otherwise a second request ends it
+            raise KeyboardInterrupt
 
 
 _CLOCK = getattr(signal, "SIGALRM", None)  # not on Windows

@@ -14,6 +14,8 @@ import click
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _STATUS = 130
+# Interrupts what the main thread waits for, and does nothing else.
+_WAKE = getattr(signal, "SIGURG", None)  # not on Windows
 # Seconds after which a run that has not ended says what it waits for.
 _PATIENCE = 3.0
 WAITING = "stopping after this step, with a checkpoint; a second request ends the run at once"
@@ -70,6 +72,7 @@ def _second_ends(folder: Path) -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    woken = None if _WAKE is None else signal.signal(_WAKE, lambda *_: None)
     ended = threading.Event()
     arguments = (reading, ended, lambda: what_is_kept(folder))
     threading.Thread(target=_watch, args=arguments, daemon=True).start()
@@ -77,6 +80,8 @@ def _second_ends(folder: Path) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        if _WAKE is not None:
+            signal.signal(_WAKE, woken)
         signal.set_wakeup_fd(before)
         os.close(writing)
 
@@ -105,6 +110,11 @@ def _follow_up(ended: threading.Event, repeated: threading.Event) -> None:
     collector's, where a signal may find it while an update is traced.
     """
     while not ended.wait(_PATIENCE):
+        # A signal that comes just before a wait does not end it; another one does.
+        if _WAKE is not None:
+            signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
+        if ended.wait(_PATIENCE / 10):
+            return
         if signal.getsignal(signal.SIGTERM) is not _interrupt:
             _say(WAITING)
             return
